@@ -1,0 +1,237 @@
+//! An object whose values stay the text that they were read from.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use indexmap::IndexMap;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::scan::{Scanner, unescape};
+use super::{Error, from_slice, ser, to_vec};
+
+/// The JSON text of one value, found to be well-formed, in the bytes that it was read from.
+///
+/// Whatever Python wrote is kept to the letter: `1.0` and `1`, `NaN`, integers of any size, lone surrogates.
+/// `Debug` shows the length only, since sessions hold secrets.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RawValue(Box<[u8]>);
+
+impl RawValue {
+    /// Takes `text` as it is; its bytes are latin-1, as Django reads them.
+    ///
+    /// # Errors
+    /// When `text` is not one JSON value by Python's rules.
+    pub fn from_text(text: impl Into<Vec<u8>>) -> Result<Self, Error> {
+        let text = text.into();
+        let mut scanner = Scanner::new(&text);
+        scanner.value()?;
+        scanner.end()?;
+        Ok(Self(text.into()))
+    }
+
+    /// Writes `value` as Python would.
+    ///
+    /// # Errors
+    /// When `value` has no JSON form.
+    pub fn new<T: Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
+        Ok(Self(to_vec(value)?.into()))
+    }
+
+    /// The text. Its bytes are ASCII if Python or this crate wrote it, and latin-1 otherwise.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Reads the value into a Rust type.
+    ///
+    /// # Errors
+    /// As [`from_slice`].
+    pub fn to<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        from_slice(&self.0)
+    }
+}
+
+impl fmt::Debug for RawValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RawValue({} bytes)", self.0.len())
+    }
+}
+
+/// A JSON object with its order and its values' text kept: the content of a session.
+///
+/// Equal when keys, their order and the values' text are equal.
+///
+/// ```
+/// use django_sessions::serializers::json::{Object, RawValue};
+///
+/// let mut object = Object::parse(br#"{"big":1180591620717411303424,"seen":false}"#)?;
+/// object.insert("seen", RawValue::new(&true)?);
+/// assert_eq!(object.to_vec(), br#"{"big":1180591620717411303424,"seen":true}"#);
+/// # Ok::<(), django_sessions::serializers::json::Error>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct Object {
+    /// Keys in generalized UTF-8, so that lone surrogates have a place.
+    entries: IndexMap<Box<[u8]>, RawValue>,
+}
+
+impl Object {
+    /// An object without entries.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Splits the text of an object; of equal keys the last value stays, at the first one's place, as in Python.
+    ///
+    /// # Errors
+    /// [`Error::NotAnObject`] for any other JSON, and the errors of text that is not JSON.
+    pub fn parse(text: &[u8]) -> Result<Self, Error> {
+        let mut scanner = Scanner::new(text);
+        let kind = scanner.kind()?;
+        if !scanner.take(b'{') {
+            scanner.value()?;
+            scanner.end()?;
+            return Err(Error::NotAnObject { found: kind.name() });
+        }
+        let mut object = Self::new();
+        if !scanner.take(b'}') {
+            loop {
+                let key = unescape(scanner.key()?);
+                let value = RawValue(scanner.value()?.into());
+                object.entries.insert(key.into(), value);
+                if scanner.take(b'}') {
+                    break;
+                }
+                if !scanner.take(b',') {
+                    return scanner.expected("a comma or a closing bracket");
+                }
+            }
+        }
+        scanner.end()?;
+        Ok(object)
+    }
+
+    /// The text of the object: compact, with keys in ASCII and each value as it is.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut output = vec![b'{'];
+        for (index, (key, value)) in self.entries.iter().enumerate() {
+            if index > 0 {
+                output.push(b',');
+            }
+            write_key(&mut output, key);
+            output.push(b':');
+            output.extend(value.as_bytes());
+        }
+        output.push(b'}');
+        output
+    }
+
+    /// The value under `key`.
+    pub fn get(&self, key: &str) -> Option<&RawValue> {
+        self.entries.get(key.as_bytes())
+    }
+
+    /// Puts `value` under `key`: in its place if the key is there, else at the end. Returns the value it replaces.
+    pub fn insert(&mut self, key: &str, value: RawValue) -> Option<RawValue> {
+        self.entries.insert(key.as_bytes().into(), value)
+    }
+
+    /// Takes out the value under `key`; the order of the others stays.
+    pub fn remove(&mut self, key: &str) -> Option<RawValue> {
+        self.entries.shift_remove(key.as_bytes())
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Keys and values in order. In a key that is not Unicode (it holds a lone surrogate) U+FFFD stands for the rest.
+    pub fn iter(&self) -> impl Iterator<Item = (Cow<'_, str>, &RawValue)> {
+        self.entries.iter().map(|(key, value)| (String::from_utf8_lossy(key), value))
+    }
+}
+
+impl PartialEq for Object {
+    fn eq(&self, other: &Self) -> bool {
+        self.entries.iter().eq(&other.entries)
+    }
+}
+
+impl Eq for Object {}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+fn write_key(output: &mut Vec<u8>, key: &[u8]) {
+    output.push(b'"');
+    let mut rest = key;
+    while !rest.is_empty() {
+        let valid = match str::from_utf8(rest) {
+            Ok(_) => rest.len(),
+            Err(error) => error.valid_up_to(),
+        };
+        let (text, after) = rest.split_at(valid);
+        for c in str::from_utf8(text).expect("checked above").chars() {
+            ser::write_code_point(output, u32::from(c));
+        }
+        rest = after;
+        // What is no UTF-8 here is one surrogate: three bytes that `unescape` wrote.
+        if let Some((surrogate, after)) = rest.split_at_checked(3) {
+            let [_, second, third] = [surrogate[0], surrogate[1], surrogate[2]].map(u32::from);
+            ser::write_code_point(output, 0xd000 | (second & 0x3f) << 6 | third & 0x3f);
+            rest = after;
+        }
+    }
+    output.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn untouched_text_is_kept() {
+        for text in [
+            "{}",
+            r#"{"a":1.0,"b":1,"c":1e16,"d":NaN,"e":[ 1 ,  2],"f":"\ud800","g":{"x":-0}}"#,
+            r#"{"\ud800":1,"\udfff\ud800":2,"\ud83e\udd80":3,"a\ud800b":4}"#,
+        ] {
+            let object = Object::parse(text.as_bytes()).unwrap();
+            assert_eq!(String::from_utf8(object.to_vec()).unwrap(), text);
+            assert_eq!(Object::parse(&object.to_vec()).unwrap(), object);
+        }
+    }
+
+    #[test]
+    fn duplicates_as_python() {
+        let object = Object::parse(br#"{"a":1,"b":2,"\u0061":3}"#).unwrap();
+        assert_eq!(object.to_vec(), br#"{"a":3,"b":2}"#);
+    }
+
+    #[test]
+    fn refuses_other_values_by_name() {
+        for (text, found) in [("[]", "an array"), ("1", "a number"), ("null", "null"), ("\"\"", "a string")] {
+            assert_eq!(Object::parse(text.as_bytes()), Err(Error::NotAnObject { found }));
+        }
+        for text in ["[", "", "{\"a\":1", "{\"a\":1,}", "{\"a\":1}x", "{\"a\":1 \"b\":2}"] {
+            assert!(matches!(Object::parse(text.as_bytes()), Err(Error::Syntax { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn latin_1_bytes_stay() {
+        let object = Object::parse(b"{\"\xe9\":\"\xe9\"}").unwrap();
+        assert_eq!(object.get("é").unwrap().to::<String>().unwrap(), "é");
+        assert_eq!(object.to_vec(), b"{\"\\u00e9\":\"\xe9\"}");
+    }
+}

@@ -1,0 +1,333 @@
+//! Signed values, as in `django.core.signing`.
+//!
+//! A signed value is `value:signature`, where the signature is the URL-safe base64 of
+//! `HMAC(key = hash(salt + "signer" + SECRET_KEY), value)`. [`TimestampSigner`] puts the time of signing, in base 62,
+//! between the two, and signs objects: `[.]base64(payload):timestamp:signature`, where a leading `.` says that the
+//! payload is a zlib stream. Formats: `django/core/signing.py` of Django 3.1 to 6.1; before 3.1 the hash is SHA-1.
+//!
+//! ```
+//! use django_sessions::crypto::SecretKeys;
+//! use django_sessions::signing::{self, MaxAge, TimestampSigner};
+//! use jiff::{SignedDuration, Timestamp};
+//!
+//! let keys = SecretKeys::new("today's key").with_fallbacks(["yesterday's key"]);
+//! let signer = TimestampSigner::new(&keys, "shop.basket");
+//! let signed_at: Timestamp = "2026-11-23T12:00:00Z".parse()?;
+//!
+//! let token = signing::dumps(&signer, &["tea", "jam"], true, signed_at)?;
+//!
+//! let a_minute_later = MaxAge::new(SignedDuration::from_mins(5), signed_at + SignedDuration::from_mins(1));
+//! let basket: Vec<String> = signing::loads(&signer, &token, Some(a_minute_later))?;
+//! assert_eq!(basket, ["tea", "jam"]);
+//!
+//! let an_hour_later = MaxAge::new(SignedDuration::from_mins(5), signed_at + SignedDuration::from_hours(1));
+//! assert!(signing::loads::<Vec<String>>(&signer, &token, Some(an_hour_later)).unwrap_err().is_bad_signature());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod b62;
+mod b64;
+mod zlib;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::crypto::{Algorithm, SaltedHmac, SecretKeys, constant_time_compare};
+use crate::serializers::json;
+
+/// What inflated data may measure unless [`TimestampSigner::max_inflated`] says otherwise: 16 MiB.
+pub const DEFAULT_MAX_INFLATED: usize = 16 << 20;
+
+/// Why a signed value was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SigningError {
+    /// There is no separator, so there is no signature. Django: `BadSignature`.
+    #[error("no separator found in the value, so it carries no signature")]
+    NoSignature,
+    /// No key, current or fallback, gives this signature. Django: `BadSignature`.
+    #[error("the signature does not match: signed with another key, salt or algorithm, or changed since")]
+    BadSignature,
+    /// Signed longer ago than allowed. Django: `SignatureExpired`.
+    #[error("the signature is {age:#} old, more than the allowed {max_age:#}")]
+    SignatureExpired {
+        /// Time since signing.
+        age: SignedDuration,
+        /// The most that was allowed.
+        max_age: SignedDuration,
+    },
+    /// Properly signed, but without a time of signing. Django: `ValueError`.
+    #[error("the signed value carries no time of signing")]
+    NoTimestamp,
+    /// Properly signed, but the time of signing is not a base 62 number. Django: `ValueError` or `IndexError`.
+    #[error("the time of signing is not a base 62 number")]
+    InvalidTimestamp,
+    /// Properly signed, but not base64. Django: `binascii.Error`.
+    #[error("the signed payload is not base64")]
+    Base64(#[from] Base64Error),
+    /// Properly signed, but not a whole zlib stream; holds zlib's word for it. Django: `zlib.error`.
+    #[error("the signed payload does not inflate: {0}")]
+    Inflate(&'static str),
+    /// Properly signed, but it inflates to more than [`TimestampSigner::max_inflated`]. Django has no such limit.
+    #[error("the signed payload inflates to more than {max_size} bytes; raise `max_inflated` to accept it")]
+    TooLarge {
+        /// The limit, in bytes.
+        max_size: usize,
+    },
+    /// Properly signed, but not the JSON that was asked for. Django: `json.JSONDecodeError`, `RecursionError`.
+    #[error("the signed payload is not the JSON that was asked for")]
+    Json(#[from] json::Error),
+}
+
+impl SigningError {
+    /// Whether Django raises `BadSignature` (or its subclass `SignatureExpired`) here: the value was tampered with,
+    /// is of another origin, or is too old. Other errors say that its signer put something unreadable into it.
+    pub fn is_bad_signature(&self) -> bool {
+        matches!(self, Self::NoSignature | Self::BadSignature | Self::SignatureExpired { .. })
+    }
+}
+
+/// What is wrong with base64 text, in CPython's two cases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Base64Error {
+    /// One character remains, which holds six bits: less than a byte.
+    #[error("the number of data characters cannot be 1 more than a multiple of 4")]
+    DataLength,
+    /// The last group is not complete.
+    #[error("incorrect padding")]
+    Padding,
+}
+
+/// A separator that could occur in what it separates (empty, or only letters, digits and ``[ \ ] ^ _ ` - =``).
+#[derive(Debug, thiserror::Error)]
+#[error("unsafe separator {0:?}: it cannot be empty or consist of only A-z0-9-_=")]
+pub struct UnsafeSeparator(String);
+
+/// Signs text, and checks signatures under the current key and its fallbacks (`django.core.signing.Signer`).
+#[derive(Clone, Debug)]
+pub struct Signer {
+    /// The current key's first; never empty.
+    macs: Vec<SaltedHmac>,
+    separator: String,
+}
+
+impl Signer {
+    /// A signer with SHA-256 and `:` between value and signature. Any two salts give unrelated signatures.
+    pub fn new(keys: &SecretKeys, salt: &str) -> Self {
+        Self::with_algorithm(keys, salt, Algorithm::Sha256)
+    }
+
+    /// A signer over another hash function.
+    pub fn with_algorithm(keys: &SecretKeys, salt: &str, algorithm: Algorithm) -> Self {
+        let salt = format!("{salt}signer");
+        let macs = keys.all().map(|key| SaltedHmac::new(salt.as_bytes(), key, algorithm)).collect();
+        Self { macs, separator: ":".to_owned() }
+    }
+
+    /// Puts `separator` between value and signature.
+    ///
+    /// # Errors
+    /// [`UnsafeSeparator`] when it could occur in base64 text.
+    pub fn with_separator(mut self, separator: &str) -> Result<Self, UnsafeSeparator> {
+        // Django's `^[A-z0-9-_=]*$`: `A-z` spans the six characters between `Z` and `a` too.
+        let is_safe = |c: char| !matches!(c, 'A'..='z' | '0'..='9' | '-' | '=');
+        if !separator.contains(is_safe) {
+            return Err(UnsafeSeparator(separator.to_owned()));
+        }
+        self.separator = separator.to_owned();
+        Ok(self)
+    }
+
+    /// The signature of `value` under the current key, without `value` itself.
+    pub fn signature(&self, value: &str) -> String {
+        b64::encode(self.macs[0].digest(value.as_bytes()).as_ref())
+    }
+
+    /// `value`, the separator, and the signature.
+    pub fn sign(&self, value: &str) -> String {
+        format!("{value}{}{}", self.separator, self.signature(value))
+    }
+
+    /// The value that [`sign`](Self::sign) was given.
+    ///
+    /// # Errors
+    /// [`SigningError::NoSignature`] or [`SigningError::BadSignature`].
+    pub fn unsign<'a>(&self, signed: &'a str) -> Result<&'a str, SigningError> {
+        let (value, signature) = signed.rsplit_once(&self.separator).ok_or(SigningError::NoSignature)?;
+        let matches = |mac: &SaltedHmac| {
+            let expected = b64::encode(mac.digest(value.as_bytes()).as_ref());
+            constant_time_compare(expected.as_bytes(), signature.as_bytes())
+        };
+        if self.macs.iter().any(matches) { Ok(value) } else { Err(SigningError::BadSignature) }
+    }
+}
+
+/// How old a signature may be, and what time it is now.
+#[derive(Clone, Copy, Debug)]
+pub struct MaxAge {
+    max_age: SignedDuration,
+    now: Timestamp,
+}
+
+impl MaxAge {
+    /// A signature of exactly `max_age` is still good, as in Django.
+    pub fn new(max_age: SignedDuration, now: Timestamp) -> Self {
+        Self { max_age, now }
+    }
+
+    fn check(self, signed_at: i64) -> Result<(), SigningError> {
+        let now = SignedDuration::new(self.now.as_second(), self.now.subsec_nanosecond());
+        let age = now.checked_sub(SignedDuration::from_secs(signed_at)).unwrap_or(match signed_at < 0 {
+            true => SignedDuration::MAX,
+            false => SignedDuration::MIN,
+        });
+        match age > self.max_age {
+            true => Err(SigningError::SignatureExpired { age, max_age: self.max_age }),
+            false => Ok(()),
+        }
+    }
+}
+
+/// A [`Signer`] that signs the time with the value (`django.core.signing.TimestampSigner`).
+#[derive(Clone, Debug)]
+pub struct TimestampSigner {
+    signer: Signer,
+    max_inflated: usize,
+}
+
+impl From<Signer> for TimestampSigner {
+    fn from(signer: Signer) -> Self {
+        Self { signer, max_inflated: DEFAULT_MAX_INFLATED }
+    }
+}
+
+impl TimestampSigner {
+    /// A signer with SHA-256 and `:` between value, time and signature.
+    pub fn new(keys: &SecretKeys, salt: &str) -> Self {
+        Signer::new(keys, salt).into()
+    }
+
+    /// Sets how many bytes a compressed payload may inflate to; [`DEFAULT_MAX_INFLATED`] otherwise.
+    #[must_use]
+    pub fn max_inflated(mut self, bytes: usize) -> Self {
+        self.max_inflated = bytes;
+        self
+    }
+
+    /// `value`, the time in whole seconds, and the signature of both.
+    pub fn sign(&self, value: &str, now: Timestamp) -> String {
+        // Whole seconds as Python's `int(time.time())`, which cuts towards zero like `as_second`.
+        let timestamp = b62::encode(now.as_second());
+        self.signer.sign(&format!("{value}{}{timestamp}", self.signer.separator))
+    }
+
+    /// The value that [`sign`](Self::sign) was given; its age is checked if `max_age` is given.
+    ///
+    /// # Errors
+    /// As [`Signer::unsign`], and [`SigningError::SignatureExpired`], [`SigningError::NoTimestamp`] or
+    /// [`SigningError::InvalidTimestamp`].
+    pub fn unsign<'a>(&self, signed: &'a str, max_age: Option<MaxAge>) -> Result<&'a str, SigningError> {
+        let timed = self.signer.unsign(signed)?;
+        let (value, timestamp) = timed.rsplit_once(&self.signer.separator).ok_or(SigningError::NoTimestamp)?;
+        let signed_at = b62::decode(timestamp).ok_or(SigningError::InvalidTimestamp)?;
+        if let Some(max_age) = max_age {
+            max_age.check(signed_at)?;
+        }
+        Ok(value)
+    }
+
+    /// Signs what a serializer wrote; `compress` lets zlib have it if that makes it shorter
+    /// (`Signer.sign_object` after the serializer).
+    pub fn sign_object(&self, payload: &[u8], compress: bool, now: Timestamp) -> String {
+        let compressed = if compress { zlib::compress_if_shorter(payload) } else { None };
+        match compressed {
+            Some(stream) => self.sign(&format!(".{}", b64::encode(&stream)), now),
+            None => self.sign(&b64::encode(payload), now),
+        }
+    }
+
+    /// The payload that [`sign_object`](Self::sign_object) was given (`Signer.unsign_object` before the serializer).
+    ///
+    /// # Errors
+    /// As [`unsign`](Self::unsign), and [`SigningError::Base64`], [`SigningError::Inflate`] or
+    /// [`SigningError::TooLarge`].
+    pub fn unsign_object(&self, signed: &str, max_age: Option<MaxAge>) -> Result<Vec<u8>, SigningError> {
+        let value = self.unsign(signed, max_age)?.as_bytes();
+        match value.strip_prefix(b".") {
+            Some(compressed) => zlib::decompress(&b64::decode(compressed)?, self.max_inflated),
+            None => Ok(b64::decode(value)?),
+        }
+    }
+}
+
+/// Signs `value` as JSON (`django.core.signing.dumps`).
+///
+/// # Errors
+/// When `value` has no JSON form, for example a map whose keys are sequences.
+pub fn dumps<T>(signer: &TimestampSigner, value: &T, compress: bool, now: Timestamp) -> Result<String, json::Error>
+where
+    T: Serialize + ?Sized,
+{
+    Ok(signer.sign_object(&json::to_vec(value)?, compress, now))
+}
+
+/// Reads what [`dumps`] or Django's `signing.dumps` signed (`django.core.signing.loads`).
+///
+/// # Errors
+/// Every [`SigningError`]; nothing is deserialized before the signature is found good.
+pub fn loads<T: DeserializeOwned>(
+    signer: &TimestampSigner,
+    signed: &str,
+    max_age: Option<MaxAge>,
+) -> Result<T, SigningError> {
+    Ok(json::from_slice(&signer.unsign_object(signed, max_age)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signer() -> TimestampSigner {
+        TimestampSigner::new(&SecretKeys::new("secret"), "salt")
+    }
+
+    #[test]
+    fn age_is_compared_as_django_does() {
+        let signed_at = Timestamp::new(1_700_000_000, 900_000_000).unwrap();
+        let token = signer().sign("value", signed_at);
+        let unsign_at = |second, nanosecond| {
+            let now = Timestamp::new(second, nanosecond).unwrap();
+            signer().unsign(&token, Some(MaxAge::new(SignedDuration::from_secs(10), now))).map(str::to_owned)
+        };
+        assert_eq!(unsign_at(1_700_000_010, 0).unwrap(), "value");
+        assert!(matches!(unsign_at(1_700_000_010, 1), Err(SigningError::SignatureExpired { .. })));
+        assert_eq!(unsign_at(1_600_000_000, 0).unwrap(), "value");
+    }
+
+    #[test]
+    fn timestamps_beyond_every_calendar() {
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        let max_age = Some(MaxAge::new(SignedDuration::from_secs(10), now));
+        let unsign = |timestamp: &str| signer().unsign(&signer().signer.sign(&format!("v:{timestamp}")), max_age).is_ok();
+        assert!(unsign("zzzzzzzzzzzzzzzz"));
+        assert!(!unsign("-zzzzzzzzzzzzzzzz"));
+    }
+
+    #[test]
+    fn separators() {
+        let signer = || Signer::new(&SecretKeys::new("secret"), "salt");
+        for unsafe_separator in ["", "-", "abc", "=", "_", "^"] {
+            assert!(signer().with_separator(unsafe_separator).is_err(), "{unsafe_separator}");
+        }
+        let signer = signer().with_separator("::").unwrap();
+        assert_eq!(signer.unsign(&signer.sign("a:b")).unwrap(), "a:b");
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let shown = format!("{:?} {:?}", signer(), SecretKeys::new("secret"));
+        assert!(!shown.contains("secret") && !shown.contains("115"), "{shown}");
+    }
+}
