@@ -1,10 +1,11 @@
 """The Python environments of this checkout: finds interpreters, makes .venv and .venvs/django-X.Y.
 
-    python3 scripts/envs.py venv            .venv, for developing
-    python3 scripts/envs.py build           ... with the package built into it (optimised)
-    python3 scripts/envs.py django 4.2      .venvs/django-4.2, with our wheel as a user would install it
+    python3 scripts/envs.py venv          .venv, for developing
+    python3 scripts/envs.py build         ... with the package built into it (optimised)
+    python3 scripts/envs.py django 4.2    .venvs/django-4.2, with our wheel as users install it
 
-Each environment is made once; a stamp in it says of what, and when that changes it is brought up to date.
+Each environment is made once; a stamp in it says of what, and when that changes it is brought up
+to date.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-if sys.version_info < (3, 11):
+if sys.version_info < (3, 11):  # noqa: UP036 (python3 may be any)
     sys.exit("Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ...")
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,8 +27,8 @@ DIST = ROOT / "dist"
 PYTHONS = ["3.14", "3.13", "3.12", "3.11"]
 # Django release -> the Python that it is tested on.
 DJANGOS = {"4.2": "3.11", "5.2": "3.12", "6.0": "3.12", "6.1": "3.13"}
-# Beside Cargo's own target folder: maturin and cargo pass pyo3 different variables, and in one folder each
-# would rebuild what the other just built.
+# Beside Cargo's own target folder: maturin and cargo pass pyo3 different variables, and in one
+# folder each would rebuild what the other just built.
 TARGET = ROOT / "target" / "wheel"
 
 
@@ -46,13 +47,15 @@ def python_in(env: Path) -> Path:
 
 @functools.cache
 def find_python(version: str) -> str | None:
-    """A working interpreter of that version, which can make environments. pyenv's shims are files that
-    exist and fail, so each candidate is run."""
+    """A working interpreter of that version, which can make environments. pyenv's shims are files
+    that exist and fail, so each candidate is run."""
     name = f"python{version}"
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     installed = [str(path) for path in sorted(pyenv.glob(f"{version}.*/bin/{name}"))]
     for candidate in [name, *reversed(installed), "python3"]:
-        check = f"import sys, venv, ensurepip; sys.exit('%d.%d' % sys.version_info[:2] != '{version}')"
+        check = (
+            f"import sys, venv, ensurepip; sys.exit('%d.%d' % sys.version_info[:2] != '{version}')"
+        )
         with contextlib.suppress(OSError):
             if subprocess.run([candidate, "-c", check], capture_output=True).returncode == 0:
                 return candidate
@@ -98,7 +101,7 @@ def venv() -> Path:
 
 
 def build() -> None:
-    """Installs the package into .venv, optimised: it is what users get, and what benchmarks may measure."""
+    """Installs the package into .venv, optimised: what users get, and what benchmarks measure."""
     venv()
     with lock(VENV):
         maturin = VENV / "bin" / "maturin"
@@ -124,11 +127,24 @@ def django(version: str, wheel: Path) -> Path:
     """An environment with that Django release and our wheel in it."""
     interpreter = find_python(DJANGOS[version])
     if interpreter is None:
-        raise NoInterpreter(f"Python {DJANGOS[version]}, which Django {version} is tested on, is not here")
+        raise NoInterpreter(
+            f"Python {DJANGOS[version]}, which Django {version} is tested on, is not here"
+        )
     env = ROOT / ".venvs" / f"django-{version}"
     with lock(env):
         make(env, interpreter, f"Django=={version}.*", "--group", "test")
-        run(*(python_in(env), "-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps", wheel))
+        run(
+            *(
+                python_in(env),
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--force-reinstall",
+                "--no-deps",
+                wheel,
+            )
+        )
     return env
 
 

@@ -1,0 +1,94 @@
+"""Installs what the tests start (`make servers`): Redis, PostgreSQL, MariaDB, memcached, PgBouncer,
+Chromium.
+
+On Debian and Ubuntu as root it installs what is missing; elsewhere it says what that is. It fails
+only with CI=true. None of the packages' own services are started: the tests start their own.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from servers import SERVERS, find_program  # noqa: E402
+
+POLICY = Path("/usr/sbin/policy-rc.d")  # Debian's packages ask it whether they may start a service
+DENIED = 101
+# Package -> the programs of which one must be there.
+WANTED = {server.package: server.programs for server in SERVERS.values()}
+WANTED["chromium"] = ("chromium", "chromium-browser", "google-chrome")
+
+
+def missing() -> list[str]:
+    return [package for package, programs in WANTED.items() if find_program(*programs) is None]
+
+
+@contextlib.contextmanager
+def no_services():
+    """While this lasts, no package starts a service."""
+    if POLICY.exists() and subprocess.run([POLICY, "redis-server", "start"]).returncode == DENIED:
+        yield
+        return
+    theirs = POLICY.with_suffix(".before-tests")
+    if POLICY.exists():
+        POLICY.rename(theirs)
+    try:
+        POLICY.write_text(f"#!/bin/sh\nexit {DENIED}\n")
+        POLICY.chmod(0o755)
+        yield
+    finally:
+        POLICY.unlink(missing_ok=True)
+        if theirs.exists():
+            theirs.rename(POLICY)
+
+
+def apt(*words: str) -> bool:
+    command = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "-qq", *words]
+    print("$", *command, flush=True)
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL).returncode == 0
+
+
+def install(packages: list[str]) -> None:
+    with no_services():
+        apt("update")
+        options = ("install", "--yes", "--no-install-recommends")
+        if not apt(*options, *packages):
+            for (
+                package
+            ) in packages:  # one that this release does not have must not keep the others away
+                apt(*options, package)
+    # Nor are they started when this machine starts again.
+    if Path("/run/systemd/system").exists():
+        for package in packages:
+            subprocess.run(["systemctl", "disable", package], capture_output=True)
+
+
+def main() -> None:
+    packages = missing()
+    if not packages:
+        print("All servers are installed:", *WANTED)
+        return
+    if shutil.which("apt-get") is None:
+        how = "there is no apt-get here; install it your system's way"
+    elif os.geteuid() != 0:
+        how = f"as root: apt-get install {' '.join(packages)}"
+    else:
+        how = "apt-get could not install it"
+        install(packages)
+    for package in missing():
+        print(f"SKIPPED: {package} is not installed ({how})")
+    if missing() and os.environ.get("CI") == "true":
+        sys.exit("With CI=true all of them are needed.")
+
+
+if __name__ == "__main__":
+    # An end from outside must still take our policy-rc.d away.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    main()

@@ -1,0 +1,38 @@
+"""For every Python test: private servers as fixtures (`redis_server`, `postgres_server`, ...) and
+the sizes of generated samples."""
+
+import os
+
+import hypothesis
+import pytest
+import servers
+
+# `make test` takes the default, `make test-full` the other.
+hypothesis.settings.register_profile("default", deadline=None, max_examples=1_000)
+hypothesis.settings.register_profile("full", deadline=None, max_examples=20_000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def _server_fixture(name: str):
+    @pytest.fixture(scope="session", name=f"{name}_server")
+    def server():
+        """Where the private server is: a dict with url, host, port, socket, pid and folder."""
+        started = servers.Started(name)
+        try:
+            where = started.servers[name]
+            if "missing" in where:
+                # Where everything must be tested, a missing server is a failure.
+                stop = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+                stop(f"{name}: {where['missing']}")
+            yield where
+        finally:
+            started.stop()
+
+    return server
+
+
+redis_server = _server_fixture("redis")
+postgres_server = _server_fixture("postgres")
+mariadb_server = _server_fixture("mariadb")
+memcached_server = _server_fixture("memcached")
+pgbouncer_server = _server_fixture("pgbouncer")

@@ -1,0 +1,463 @@
+#!/usr/bin/env python3
+"""Private servers for tests: each on a free loopback port, with temporary data, gone with its user.
+
+    python tests/servers.py run redis postgres
+
+starts them, prints one line of JSON that says where they are, and stays until its standard input
+closes or it is told to end. Then it stops what it started and removes the data. A server that is
+not installed is reported as {"redis": {"missing": "..."}}, and the others start all the same.
+
+Python tests use the fixtures of tests/conftest.py, Rust tests `Servers::start` of
+tests/rust/servers/.
+"""
+
+import contextlib
+import ctypes
+import glob
+import json
+import os
+import pwd
+import secrets
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+READY_WITHIN = 60  # seconds; the first start of a database on a busy machine is slow
+STOPPED_WITHIN = 15
+PORT_TRIES = 5
+HOST = "127.0.0.1"
+USER, PASSWORD = "django", secrets.token_hex(8)
+
+
+class ServerError(Exception):
+    """A server is there, but did not start."""
+
+
+def find_program(*names: str) -> str | None:
+    """The first of these programs that is installed. Debian keeps some servers out of PATH."""
+    debian = sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True)
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", *debian])
+    return next(filter(None, (shutil.which(name, path=path) for name in names)), None)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return probe.getsockname()[1]
+
+
+def ask(address: tuple[str, int] | str, question: bytes = b"") -> bytes:
+    """What a server answers first, over TCP or a UNIX socket; nothing if it does not."""
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+    try:
+        with socket.socket(family) as connection:
+            connection.settimeout(2)
+            connection.connect(address)
+            connection.sendall(question)
+            return connection.recv(4096)
+    except OSError:
+        return b""
+
+
+# ---------------------------------------------------------------------------------------- processes
+
+
+def drop_root() -> dict:
+    """Arguments for Popen: databases refuse to run as root, so root runs every server as nobody."""
+    if os.geteuid() != 0:
+        return {}
+    nobody = pwd.getpwnam("nobody")
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+def die_with_parent(how: signal.Signals):
+    """Runs in the child: the kernel ends it when we die with no chance to clean up (Linux only)."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    set_parent_death_signal = 1
+    return lambda: prctl(set_parent_death_signal, int(how))
+
+
+class Server:
+    """One private server. What differs between servers is in the subclasses below."""
+
+    name: str
+    programs: tuple[str, ...]  # any of them will do
+    package: str  # Debian's
+    needs: tuple[str, ...] = ()  # servers that must run before this one
+    options: frozenset[str] = frozenset()  # what may follow the name, as in "redis+tls"
+    stop_signal = signal.SIGTERM
+
+    def __init__(self, program: str, options: set[str], running: dict[str, "Server"]) -> None:
+        self.program, self.wanted, self.running = program, options, running
+        self.process: subprocess.Popen | None = None
+        self.port = 0
+        # UNIX socket names may have about 100 characters: not below a long TMPDIR.
+        self.folder = Path(tempfile.mkdtemp(prefix=f"test-{self.name}-", dir="/tmp"))
+        self.give_away(self.folder)
+
+    def prepare(self) -> None:
+        """Makes the data that the server starts on."""
+
+    def command(self) -> list[str]:
+        """How to start it on self.port."""
+        raise NotImplementedError
+
+    def is_ready(self) -> bool:
+        raise NotImplementedError
+
+    def address(self) -> dict:
+        raise NotImplementedError
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.write_text(text)
+        path.chmod(0o600)
+        self.give_away(path)
+        return path
+
+    def give_away(self, path: Path) -> None:
+        if owner := drop_root():
+            os.chown(path, owner["user"], owner["group"])
+
+    def run(self, *command: str) -> None:
+        result = subprocess.run(
+            command,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            **drop_root(),
+        )
+        if result.returncode:
+            raise ServerError(f"{' '.join(command)} failed:\n{result.stdout}{result.stderr}")
+
+    def start(self) -> None:
+        self.prepare()
+        # Somebody may take the port between our look and the server's bind: then another one.
+        for _ in range(PORT_TRIES):
+            self.port = free_port()
+            with open(self.folder / "log", "wb") as log:
+                self.process = subprocess.Popen(
+                    self.command(),
+                    cwd=self.folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    # Ctrl-C in a terminal is for us, and we stop the server.
+                    start_new_session=True,
+                    preexec_fn=die_with_parent(self.stop_signal),
+                    **drop_root(),
+                )
+            if self.answers():
+                return
+        raise ServerError(
+            f"{self.name} ended {PORT_TRIES} times while starting; at last it said:\n{self.log()}"
+        )
+
+    def answers(self) -> bool:
+        """Waits until it is ready; False when it ended instead."""
+        deadline = time.monotonic() + READY_WITHIN
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                return False
+            if self.is_ready():
+                return self.process.poll() is None
+            time.sleep(0.02)
+        raise ServerError(
+            f"{self.name} did not answer within {READY_WITHIN} s; it said:\n{self.log()}"
+        )
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")[-4000:]
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(self.stop_signal)
+            try:
+                self.process.wait(STOPPED_WITHIN)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def describe(self) -> dict:
+        return {
+            "host": HOST,
+            "port": self.port,
+            "pid": self.process.pid,
+            "folder": str(self.folder),
+            **self.address(),
+        }
+
+
+# ------------------------------------------------------------------------------------------ servers
+
+
+class Redis(Server):
+    name, programs, package = "redis", ("redis-server", "valkey-server"), "redis-server"
+
+    def socket(self) -> str:
+        return str(self.folder / "redis.sock")
+
+    def command(self) -> list[str]:
+        settings = {
+            "bind": HOST,
+            "port": str(self.port),
+            "unixsocket": self.socket(),
+            "dir": str(self.folder),
+            "save": "",
+            "appendonly": "no",
+        }
+        return [
+            self.program,
+            *(word for key, value in settings.items() for word in (f"--{key}", value)),
+        ]
+
+    def is_ready(self) -> bool:
+        # Somebody else's may answer on the port, only ours on this socket, which it binds later.
+        return ask(self.socket(), b"PING\r\n") == b"+PONG\r\n"
+
+    def address(self) -> dict:
+        return {"url": f"redis://{HOST}:{self.port}/0", "socket": self.socket()}
+
+
+class Memcached(Server):
+    name, programs, package = "memcached", ("memcached",), "memcached"
+
+    def command(self) -> list[str]:
+        return [self.program, "--listen", HOST, "--port", str(self.port), "--udp-port", "0"]
+
+    def is_ready(self) -> bool:
+        return f"STAT pid {self.process.pid}\r\n".encode() in ask((HOST, self.port), b"stats\r\n")
+
+    def address(self) -> dict:
+        # It listens on a port or a socket, not on both.
+        return {"url": f"memcache://{HOST}:{self.port}", "socket": None}
+
+
+class Postgres(Server):
+    name, programs, package = "postgres", ("postgres",), "postgresql"
+    stop_signal = signal.SIGINT  # ends at once, whoever is connected
+
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    def prepare(self) -> None:
+        password = self.write("password", PASSWORD)
+        self.run(
+            *(
+                str(Path(self.program).resolve().parent / "initdb"),
+                "--pgdata",
+                str(self.data()),
+                "--no-sync",
+            ),
+            *("--username", USER, "--pwfile", str(password), "--auth", "scram-sha-256"),
+            *("--encoding", "UTF8", "--locale", "C"),
+        )
+
+    def command(self) -> list[str]:
+        settings = {
+            "listen_addresses": HOST,
+            "port": self.port,
+            "unix_socket_directories": self.folder,
+            # The data dies with the test: nothing needs to reach the disk.
+            "fsync": "off",
+            "synchronous_commit": "off",
+            "full_page_writes": "off",
+        }
+        options = (word for key, value in settings.items() for word in ("-c", f"{key}={value}"))
+        return [self.program, "-D", str(self.data()), *options]
+
+    def is_ready(self) -> bool:
+        # This is how pg_ctl knows: the last line of this file is its state.
+        with contextlib.suppress(OSError):
+            lines = (self.data() / "postmaster.pid").read_text().splitlines()
+            return (
+                len(lines) >= 8
+                and int(lines[0]) == self.process.pid
+                and lines[7].strip() == "ready"
+            )
+        return False
+
+    def address(self) -> dict:
+        return {
+            "url": f"postgres://{USER}:{PASSWORD}@{HOST}:{self.port}/postgres",
+            "socket": str(self.folder),  # a folder: what libpq takes as host
+            "user": USER,
+            "password": PASSWORD,
+            "database": "postgres",
+        }
+
+
+class PgBouncer(Server):
+    """In transaction mode, in front of the private PostgreSQL."""
+
+    name, programs, package = "pgbouncer", ("pgbouncer",), "pgbouncer"
+    needs = ("postgres",)
+    stop_signal = signal.SIGTERM
+
+    def command(self) -> list[str]:
+        users = self.write("users", f'"{USER}" "{PASSWORD}"\n')
+        settings = {
+            "listen_addr": HOST,
+            "listen_port": self.port,
+            "unix_socket_dir": self.folder,
+            "pool_mode": "transaction",
+            "auth_type": "scram-sha-256",
+            "auth_file": users,
+            "ignore_startup_parameters": "extra_float_digits",  # sqlx and JDBC send it
+        }
+        text = f"[databases]\n* = host={HOST} port={self.running['postgres'].port}\n[pgbouncer]\n"
+        text += "".join(f"{key} = {value}\n" for key, value in settings.items())
+        return [self.program, str(self.write("pgbouncer.ini", text))]
+
+    def is_ready(self) -> bool:
+        request_tls = bytes.fromhex("0000000804d2162f")
+        own_socket = str(self.folder / f".s.PGSQL.{self.port}")
+        return all(ask(address, request_tls) == b"N" for address in (own_socket, (HOST, self.port)))
+
+    def address(self) -> dict:
+        behind = self.running["postgres"].address()
+        url = f"postgres://{USER}:{PASSWORD}@{HOST}:{self.port}/postgres"
+        return {**behind, "url": url, "socket": str(self.folder)}
+
+
+class MariaDB(Server):
+    name, programs, package = "mariadb", ("mariadbd", "mysqld"), "mariadb-server"
+
+    def socket(self) -> str:
+        return str(self.folder / "mariadb.sock")
+
+    def prepare(self) -> None:
+        install = find_program("mariadb-install-db", "mysql_install_db")
+        if install is None:
+            raise ServerError(
+                f"{self.program} is here, but mariadb-install-db, which makes its data, is not"
+            )
+        self.run(
+            *(install, "--no-defaults", f"--datadir={self.folder / 'data'}", "--skip-test-db"),
+            "--auth-root-authentication-method=normal",
+        )
+        self.write(
+            "first.sql",
+            "CREATE DATABASE IF NOT EXISTS django CHARACTER SET utf8mb4;\n"
+            f"CREATE USER IF NOT EXISTS '{USER}'@'%' IDENTIFIED BY '{PASSWORD}';\n"
+            f"GRANT ALL ON *.* TO '{USER}'@'%';\n",
+        )
+
+    def command(self) -> list[str]:
+        return [
+            *(self.program, "--no-defaults", f"--datadir={self.folder / 'data'}"),
+            *(f"--bind-address={HOST}", f"--port={self.port}", f"--socket={self.socket()}"),
+            *(f"--init-file={self.folder / 'first.sql'}", "--skip-log-bin", "--skip-name-resolve"),
+            # The data dies with the test: nothing needs to reach the disk.
+            *("--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0"),
+        ]
+
+    def is_ready(self) -> bool:
+        # A connection is greeted with the protocol's version after the init file has run.
+        return all(ask(address)[4:5] == b"\x0a" for address in (self.socket(), (HOST, self.port)))
+
+    def address(self) -> dict:
+        return {
+            "url": f"mysql://{USER}:{PASSWORD}@{HOST}:{self.port}/django",
+            "socket": self.socket(),
+            "user": USER,
+            "password": PASSWORD,
+            "database": "django",
+        }
+
+
+SERVERS: dict[str, type[Server]] = {
+    server.name: server for server in (Redis, Postgres, MariaDB, Memcached, PgBouncer)
+}
+
+
+# -------------------------------------------------------------------------------- the `run` command
+
+
+def start_one(spec: str, running: dict[str, Server]) -> dict:
+    """Starts a server named like "redis" or "redis+option", after its needs. Says where it is."""
+    name, *options = spec.split("+")
+    kind = SERVERS.get(name)
+    if kind is None:
+        raise ServerError(f"no server is named {name!r}: there are {', '.join(SERVERS)}")
+    if unknown := set(options) - kind.options:
+        raise ServerError(f"{name} has no option {', '.join(sorted(unknown))}")
+    if spec in running:
+        return running[spec].describe()
+    for needed in kind.needs:
+        if missing := start_one(needed, running).get("missing"):
+            return {"missing": missing}
+    program = find_program(*kind.programs)
+    if program is None:
+        return {"missing": f"{kind.programs[0]} is not installed: run `make servers`"}
+    running[spec] = server = kind(program, set(options), running)
+    server.start()
+    return server.describe()
+
+
+def wait_for_the_end() -> None:
+    """Until standard input closes, or the parent is gone (a fork of it may keep the input open)."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        readable, _, _ = select.select([0], [], [], 1)
+        if readable and not os.read(0, 1024):
+            return
+
+
+def run(specs: list[str]) -> None:
+    running: dict[str, Server] = {}
+    for ending in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(ending, lambda *_: sys.exit(0))
+    try:
+        print(json.dumps({spec: start_one(spec, running) for spec in specs}), flush=True)
+        wait_for_the_end()
+    finally:
+        for ending in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(ending, signal.SIG_IGN)
+        for server in reversed(running.values()):
+            server.stop()
+
+
+# --------------------------------------------------------------------------------- for Python tests
+
+
+class Started:
+    """Servers in the care of a child process. They end with `stop`, or with us, however we end."""
+
+    def __init__(self, *specs: str) -> None:
+        command = [sys.executable, __file__, "run", *specs]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # a Ctrl-C is for pytest, which then stops us
+        )
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise ServerError(f"{' '.join(command)} did not start; it said why on standard error")
+        self.servers = json.loads(answer)
+
+    def stop(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3 or sys.argv[1] != "run":
+        sys.exit(f"{__doc__}\nServers: {', '.join(SERVERS)}")
+    try:
+        run(sys.argv[2:])
+    except ServerError as error:
+        sys.exit(str(error))
