@@ -1,0 +1,149 @@
+//! The native module of the Python package `django_rust_sessions`.
+//!
+//! Thin by intent: what is signed, compressed and encoded is the crate's own; here stand only the ways in and out of
+//! Python objects, and the one table that turns errors into Django's exceptions. It never reads a clock or a setting.
+
+mod decode;
+mod encode;
+mod errors;
+
+use jiff::Timestamp;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::{PyBytes, PyDelta, PyString};
+
+use crate::crypto::SecretKeys;
+use crate::signing::{DEFAULT_MAX_INFLATED, SigningError, TimestampSigner};
+
+/// Sessions of Django, signed and read in Rust.
+#[pymodule(gil_used = false)]
+mod _native {
+    #[pymodule_export]
+    use super::{Signer, json_dumps, json_loads};
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}
+
+/// Django's TimestampSigner, keyed for one salt: what its dumps() writes with compress=True, and its loads().
+#[pyclass(frozen, module = "django_rust_sessions._native")]
+struct Signer(TimestampSigner);
+
+#[pymethods]
+impl Signer {
+    #[new]
+    #[pyo3(signature = (key, salt, fallback_keys = Vec::new(), *, max_inflated = DEFAULT_MAX_INFLATED))]
+    fn new(key: Key, salt: &str, fallback_keys: Vec<Key>, max_inflated: usize) -> Self {
+        let keys = SecretKeys::new(key.0).with_fallbacks(fallback_keys.into_iter().map(|key| key.0));
+        Self(TimestampSigner::new(&keys, salt).max_inflated(max_inflated))
+    }
+
+    /// Sign `obj` as JSONSerializer writes it.
+    fn dumps(&self, obj: &Bound<'_, PyAny>, timestamp: i64) -> PyResult<String> {
+        self.sign(&encode::json(obj)?, timestamp)
+    }
+
+    /// Sign what any other serializer wrote.
+    fn dumps_bytes(&self, data: PyBackedBytes, timestamp: i64) -> PyResult<String> {
+        self.sign(&data, timestamp)
+    }
+
+    /// Read what dumps() signed.
+    #[pyo3(signature = (signed, *, max_age = None, now = None))]
+    fn loads<'py>(
+        &self,
+        signed: &Bound<'py, PyString>,
+        max_age: Option<&Bound<'py, PyAny>>,
+        now: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        decode::json(signed.py(), &self.unsign(signed, max_age, now)?)
+    }
+
+    /// The serialized bytes in what dumps() or dumps_bytes() signed.
+    #[pyo3(signature = (signed, *, max_age = None, now = None))]
+    fn loads_bytes<'py>(
+        &self,
+        signed: &Bound<'py, PyString>,
+        max_age: Option<&Bound<'py, PyAny>>,
+        now: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(signed.py(), &self.unsign(signed, max_age, now)?))
+    }
+}
+
+impl Signer {
+    fn sign(&self, payload: &[u8], timestamp: i64) -> PyResult<String> {
+        let now = Timestamp::from_second(timestamp)
+            .map_err(|_| PyValueError::new_err(format!("timestamp {timestamp} is beyond the year 9999")))?;
+        Ok(self.0.sign_object(payload, true, now))
+    }
+
+    fn unsign<'py>(
+        &self,
+        signed: &Bound<'py, PyString>,
+        max_age: Option<&Bound<'py, PyAny>>,
+        now: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Vec<u8>> {
+        let py = signed.py();
+        let text = match signed.to_str() {
+            Ok(text) => text,
+            // Lone surrogates. Django looks for the separator before it encodes anything.
+            Err(_) if !signed.contains(":")? => return Err(errors::to_python(py, SigningError::NoSignature, "")),
+            Err(error) => return Err(error),
+        };
+        let payload = self.0.unsign_object(text, None);
+        if let Some(max_age) = max_age
+            && let Ok(_) | Err(SigningError::Base64(_) | SigningError::Inflate(_) | SigningError::TooLarge { .. }) = payload
+        {
+            // Python's own arithmetic decides: either number may be an int, a float or what a patched clock returns.
+            let now = now.ok_or_else(|| PyTypeError::new_err("max_age needs now, for example now=time.time()"))?;
+            check_age(text, max_age, now)?;
+        }
+        payload.map_err(|error| errors::to_python(py, error, text))
+    }
+}
+
+/// Raise SignatureExpired if `signed`, whose signature and timestamp were found good, is older than `max_age`.
+fn check_age(signed: &str, max_age: &Bound<'_, PyAny>, now: &Bound<'_, PyAny>) -> PyResult<()> {
+    let timestamp = signed.rsplit(':').nth(1).unwrap_or_default();
+    let age = now.sub(errors::b62_decode(now.py(), timestamp)?)?;
+    let max_age = match max_age.cast::<PyDelta>() {
+        Ok(delta) => &delta.call_method0("total_seconds")?,
+        Err(_) => max_age,
+    };
+    if age.gt(max_age)? { Err(errors::expired(&age, max_age)) } else { Ok(()) }
+}
+
+/// A SECRET_KEY: str or bytes. An empty one would sign with nothing but the salt.
+struct Key(Vec<u8>);
+
+impl FromPyObject<'_, '_> for Key {
+    type Error = PyErr;
+
+    fn extract(key: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        let bytes = match key.cast::<PyString>() {
+            Ok(text) => text.to_str()?.as_bytes().to_vec(),
+            Err(_) => key.extract::<PyBackedBytes>()?.to_vec(),
+        };
+        if bytes.is_empty() {
+            return Err(PyValueError::new_err("a key must not be empty"));
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// `JSONSerializer().dumps(obj)`.
+#[pyfunction]
+fn json_dumps<'py>(obj: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    Ok(PyBytes::new(obj.py(), &encode::json(obj)?))
+}
+
+/// `JSONSerializer().loads(data)`.
+#[pyfunction]
+fn json_loads(py: Python<'_>, data: PyBackedBytes) -> PyResult<Bound<'_, PyAny>> {
+    decode::json(py, &data)
+}

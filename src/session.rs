@@ -1,0 +1,483 @@
+//! A session: its key, its values and their expiry, as in `django.contrib.sessions.backends.base`.
+//!
+//! ```
+//! use django_sessions::crypto::SecretKeys;
+//! use django_sessions::session::{Codec, Session};
+//! use django_sessions::settings::SessionSettings;
+//! use jiff::Timestamp;
+//!
+//! let codec = Codec::new(&SessionSettings::new(SecretKeys::new("the site's SECRET_KEY")));
+//! let mut session = Session::new();
+//! session.insert("cart", &["tea", "jam"])?;
+//!
+//! // What the db engine keeps in the column `session_data`:
+//! let session_data = codec.encode(&session, Timestamp::now());
+//! let read = Session::with_data(None, codec.decode(&session_data)?);
+//! assert_eq!(read.get::<Vec<String>>("cart")?.unwrap(), ["tea", "jam"]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::{SignedDuration, Timestamp, civil, fmt::temporal::DateTimeParser};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::Digest;
+
+use crate::crypto::{RandomError, get_random_string};
+use crate::serializers::json::{self, Object, RawValue};
+use crate::settings::SessionSettings;
+use crate::signing::{SigningError, TimestampSigner};
+
+/// The alphabet of session keys: one case only, since some file systems know no other.
+pub const VALID_KEY_CHARS: &str = "abcdefghijklmnopqrstuvwxyz0123456789";
+
+const EXPIRY_KEY: &str = "_session_expiry";
+const TEST_COOKIE_NAME: &str = "testcookie";
+const TEST_COOKIE_VALUE: &str = "worked";
+
+/// A session key that Django would accept: at least 8 characters, of any kind.
+///
+/// Whoever knows it is logged in, so `Debug` shows the first characters of its SHA-256 in its place.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct SessionKey(String);
+
+impl SessionKey {
+    /// `key` if it has at least 8 characters (`SessionBase._validate_session_key`).
+    pub fn new(key: impl Into<String>) -> Option<Self> {
+        let key = key.into();
+        (key.chars().nth(7).is_some()).then_some(Self(key))
+    }
+
+    /// A new key of 32 characters from the operating system's randomness.
+    ///
+    /// # Errors
+    /// [`RandomError`] when there is none to be had.
+    pub fn random() -> Result<Self, RandomError> {
+        get_random_string(32, VALID_KEY_CHARS).map(Self)
+    }
+
+    /// The key itself, for a cookie or a store.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hash = sha2::Sha256::digest(self.0.as_bytes());
+        write!(f, "SessionKey(sha256:{:02x}{:02x}{:02x}{:02x})", hash[0], hash[1], hash[2], hash[3])
+    }
+}
+
+/// When a session ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Expiry {
+    /// So many seconds after it was last saved.
+    Seconds(i64),
+    /// When the browser closes; in the store, after `SESSION_COOKIE_AGE` (Django's `set_expiry(0)`).
+    BrowserClose,
+    /// At a moment, whatever happens until then.
+    At(Timestamp),
+}
+
+/// Why a value of a session could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The value under `key` is not what was asked for, or cannot be written as JSON.
+    #[error("session value {key:?}")]
+    Value {
+        /// The key of the value.
+        key: String,
+        /// What is wrong with it.
+        source: json::Error,
+    },
+    /// `_session_expiry` is neither a number nor the ISO 8601 text of a moment. Django raises `ValueError`.
+    #[error("_session_expiry is neither a number of seconds nor the ISO 8601 text of a moment")]
+    Expiry,
+}
+
+/// A session, as `request.session` is in Django.
+///
+/// Values stay JSON text until [`get`](Self::get) asks for them, and go back to the letter if nobody replaces them.
+/// `accessed` and `modified` turn true where Django turns them. `Debug` shows keys, never values.
+#[derive(Default)]
+pub struct Session {
+    key: Option<SessionKey>,
+    data: Object,
+    /// Reading sets it too, and a session must be `Sync`.
+    accessed: AtomicBool,
+    modified: bool,
+}
+
+impl Session {
+    /// A session without a key, for a visitor who has none yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A session as a store holds it.
+    pub fn with_data(key: Option<SessionKey>, data: Object) -> Self {
+        Self { key, data, ..Self::default() }
+    }
+
+    /// The key, once the session was stored.
+    pub fn key(&self) -> Option<&SessionKey> {
+        self.key.as_ref()
+    }
+
+    /// Gives the session another key, or takes it away. For stores: a request calls `cycle_key` or `flush` of its store.
+    pub fn set_key(&mut self, key: Option<SessionKey>) {
+        self.key = key;
+    }
+
+    /// All values, in order. Counts as access.
+    pub fn data(&self) -> &Object {
+        self.accessed.store(true, Ordering::Relaxed);
+        &self.data
+    }
+
+    /// Whether any value was read or written (Django's `accessed`): the response then varies on the cookie.
+    pub fn accessed(&self) -> bool {
+        self.accessed.load(Ordering::Relaxed)
+    }
+
+    /// Whether any value was written (Django's `modified`): the session is to be saved then.
+    pub fn modified(&self) -> bool {
+        self.modified
+    }
+
+    /// Says that the session is to be saved whether a value was written or not.
+    pub fn mark_modified(&mut self) {
+        self.modified = true;
+    }
+
+    /// Whether there is neither a key nor a value (Django's `is_empty`). An empty session with a key is one.
+    pub fn is_empty(&self) -> bool {
+        self.key.is_none() && self.data.is_empty()
+    }
+
+    /// The value under `key` as a `T`; `None` when there is none.
+    ///
+    /// ```
+    /// # use django_sessions::session::Session;
+    /// let mut session = Session::new();
+    /// session.insert("visits", &3)?;
+    /// assert_eq!(session.get::<u32>("visits")?, Some(3));
+    /// assert_eq!(session.get::<u32>("orders")?, None);
+    /// assert!(session.get::<String>("visits").is_err());
+    /// # Ok::<(), django_sessions::session::SessionError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SessionError::Value`] when the value is no `T`.
+    pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, SessionError> {
+        self.get_raw(key).map(RawValue::to).transpose().map_err(|source| value_error(key, source))
+    }
+
+    /// The text of the value under `key`, whatever it is.
+    pub fn get_raw(&self, key: &str) -> Option<&RawValue> {
+        self.data().get(key)
+    }
+
+    /// Whether there is a value under `key`.
+    pub fn contains_key(&self, key: &str) -> bool {
+        self.get_raw(key).is_some()
+    }
+
+    /// The keys, in order. In one that is not Unicode (it holds a lone surrogate) U+FFFD stands for the rest.
+    pub fn keys(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        self.data().iter().map(|(key, _)| key)
+    }
+
+    /// Puts `value` under `key`: in its place if the key is there, else at the end.
+    ///
+    /// # Errors
+    /// [`SessionError::Value`] when `value` has no JSON form; the session is unchanged then.
+    pub fn insert<T: Serialize + ?Sized>(&mut self, key: &str, value: &T) -> Result<(), SessionError> {
+        let value = RawValue::new(value).map_err(|source| value_error(key, source))?;
+        self.insert_raw(key, value);
+        Ok(())
+    }
+
+    /// Puts JSON text under `key`. Returns the value that it replaces.
+    pub fn insert_raw(&mut self, key: &str, value: RawValue) -> Option<RawValue> {
+        self.touch();
+        self.data.insert(key, value)
+    }
+
+    /// Takes the value under `key` out. Sets `modified` only if there was one, as Django's `pop`.
+    pub fn remove(&mut self, key: &str) -> Option<RawValue> {
+        *self.accessed.get_mut() = true;
+        let removed = self.data.remove(key);
+        self.modified |= removed.is_some();
+        removed
+    }
+
+    /// Takes all values out; the key stays. To end a session, use its store's `flush`.
+    pub fn clear(&mut self) {
+        self.touch();
+        self.data = Object::new();
+    }
+
+    /// Sets a value by which a later request knows that the browser accepts cookies.
+    pub fn set_test_cookie(&mut self) {
+        self.insert(TEST_COOKIE_NAME, TEST_COOKIE_VALUE).expect("text has a JSON form");
+    }
+
+    /// Whether the value of [`set_test_cookie`](Self::set_test_cookie) came back.
+    pub fn test_cookie_worked(&self) -> bool {
+        matches!(self.get::<String>(TEST_COOKIE_NAME), Ok(Some(value)) if value == TEST_COOKIE_VALUE)
+    }
+
+    /// Takes the value of [`set_test_cookie`](Self::set_test_cookie) out.
+    pub fn delete_test_cookie(&mut self) {
+        self.remove(TEST_COOKIE_NAME);
+    }
+
+    /// Sets when this session ends; `None` leaves it to the settings. A moment is stored as UTC, in ISO 8601.
+    pub fn set_expiry(&mut self, expiry: Option<Expiry>) {
+        let value = match expiry {
+            None => {
+                self.remove(EXPIRY_KEY);
+                return;
+            }
+            Some(Expiry::Seconds(seconds)) => RawValue::new(&seconds),
+            Some(Expiry::BrowserClose) => RawValue::new(&0),
+            Some(Expiry::At(moment)) => RawValue::new(&isoformat(moment)),
+        };
+        self.insert_raw(EXPIRY_KEY, value.expect("numbers and text have a JSON form"));
+    }
+
+    /// What [`set_expiry`](Self::set_expiry) or Django's set. A moment without an offset is one in
+    /// [`SessionSettings::time_zone`].
+    ///
+    /// # Errors
+    /// [`SessionError::Expiry`] when the value is of another kind.
+    pub fn expiry(&self, settings: &SessionSettings) -> Result<Option<Expiry>, SessionError> {
+        let Some(value) = self.get_raw(EXPIRY_KEY) else { return Ok(None) };
+        if let Ok(seconds) = value.to::<f64>() {
+            return match seconds.is_finite() {
+                true if seconds == 0.0 => Ok(Some(Expiry::BrowserClose)),
+                // Fractions of a second are cut: no cookie can carry them.
+                true => Ok(Some(Expiry::Seconds(seconds as i64))),
+                false => Err(SessionError::Expiry),
+            };
+        }
+        match value.to::<Option<String>>().map_err(|_| SessionError::Expiry)? {
+            None => Ok(None),
+            Some(text) => parse_moment(&text, settings).map(|moment| Some(Expiry::At(moment))).ok_or(SessionError::Expiry),
+        }
+    }
+
+    /// Seconds until the session ends, at `now` (Django's `get_expiry_age`). Negative once it is over.
+    ///
+    /// # Errors
+    /// As [`expiry`](Self::expiry).
+    pub fn expiry_age(&self, settings: &SessionSettings, now: Timestamp) -> Result<i64, SessionError> {
+        Ok(match self.expiry(settings)? {
+            None | Some(Expiry::BrowserClose) => settings.session_cookie_age,
+            Some(Expiry::Seconds(seconds)) => seconds,
+            // Whole seconds downwards, as Python's `delta.days * 86400 + delta.seconds`.
+            Some(Expiry::At(moment)) => moment.duration_since(now).as_nanos().div_euclid(1_000_000_000) as i64,
+        })
+    }
+
+    /// When the session ends if it is saved at `now` (Django's `get_expiry_date`).
+    ///
+    /// # Errors
+    /// As [`expiry`](Self::expiry), also when the moment is beyond the calendar.
+    pub fn expiry_date(&self, settings: &SessionSettings, now: Timestamp) -> Result<Timestamp, SessionError> {
+        let seconds = match self.expiry(settings)? {
+            Some(Expiry::At(moment)) => return Ok(moment),
+            Some(Expiry::Seconds(seconds)) => seconds,
+            None | Some(Expiry::BrowserClose) => settings.session_cookie_age,
+        };
+        now.checked_add(SignedDuration::from_secs(seconds)).map_err(|_| SessionError::Expiry)
+    }
+
+    /// Whether the cookie is to end with the browser (Django's `get_expire_at_browser_close`).
+    ///
+    /// # Errors
+    /// As [`expiry`](Self::expiry).
+    pub fn expires_at_browser_close(&self, settings: &SessionSettings) -> Result<bool, SessionError> {
+        Ok(match self.expiry(settings)? {
+            None => settings.session_expire_at_browser_close,
+            Some(expiry) => expiry == Expiry::BrowserClose,
+        })
+    }
+
+    fn touch(&mut self) {
+        *self.accessed.get_mut() = true;
+        self.modified = true;
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("key", &self.key)
+            .field("data", &self.data)
+            .field("accessed", &self.accessed)
+            .field("modified", &self.modified)
+            .finish()
+    }
+}
+
+fn value_error(key: &str, source: json::Error) -> SessionError {
+    SessionError::Value { key: key.to_owned(), source }
+}
+
+/// Python's `datetime.isoformat()` of a moment in UTC: microseconds only if there are any.
+fn isoformat(moment: Timestamp) -> String {
+    let format = if moment.subsec_microsecond() == 0 && moment.subsec_millisecond() == 0 { "%FT%T+00:00" } else { "%FT%T.%6f+00:00" };
+    moment.strftime(format).to_string()
+}
+
+fn parse_moment(text: &str, settings: &SessionSettings) -> Option<Timestamp> {
+    const PARSER: DateTimeParser = DateTimeParser::new();
+    if let Ok(moment) = PARSER.parse_timestamp(text) {
+        return Some(moment);
+    }
+    let local: civil::DateTime = text.parse().ok()?;
+    Some(local.to_zoned(settings.time_zone.clone()).ok()?.timestamp())
+}
+
+/// Why the stored text of a session was refused. Django takes all of these for an empty session.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// The signature, the encoding or the compression is wrong.
+    #[error("the session data is corrupted")]
+    Signing(#[from] SigningError),
+    /// The content is not a JSON object.
+    #[error("the session data is not a JSON object")]
+    Json(#[from] json::Error),
+}
+
+impl DecodeError {
+    /// Whether Django logs "Session data corrupted" to `django.security.SuspiciousSession` here, as for every bad
+    /// signature.
+    pub fn is_suspicious(&self) -> bool {
+        matches!(self, Self::Signing(error) if error.is_bad_signature())
+    }
+}
+
+/// Reads and writes the signed text of sessions that the db and file engines store
+/// (`SessionBase.encode` and `decode`).
+#[derive(Clone, Debug)]
+pub struct Codec {
+    signer: TimestampSigner,
+}
+
+impl Codec {
+    /// A codec with the keys, salt and limits of `settings`.
+    pub fn new(settings: &SessionSettings) -> Self {
+        let signer = TimestampSigner::new(&settings.secret_keys, &settings.key_salt);
+        Self { signer: signer.max_inflated(settings.max_inflated) }
+    }
+
+    /// The session's values as signed text, compressed where that makes it shorter. `now` becomes part of it.
+    pub fn encode(&self, session: &Session, now: Timestamp) -> String {
+        self.signer.sign_object(&session.data.to_vec(), true, now)
+    }
+
+    /// The values in signed text; how long ago it was signed does not matter, the store knows when a session ends.
+    ///
+    /// # Errors
+    /// Each [`DecodeError`] says what is wrong; Django goes on with an empty session.
+    pub fn decode(&self, session_data: &str) -> Result<Object, DecodeError> {
+        Ok(Object::parse(&self.signer.unsign_object(session_data, None)?)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::SecretKeys;
+
+    fn settings() -> SessionSettings {
+        SessionSettings::new(SecretKeys::new("secret"))
+    }
+
+    fn session(expiry: &str) -> Session {
+        Session::with_data(None, Object::parse(format!("{{\"_session_expiry\":{expiry}}}").as_bytes()).unwrap())
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn flags_as_django() {
+        let flags = |act: fn(&mut Session)| {
+            let mut session = Session::with_data(SessionKey::new("12345678"), Object::parse(b"{\"a\":1}").unwrap());
+            act(&mut session);
+            (session.accessed(), session.modified())
+        };
+        assert_eq!(flags(|_| {}), (false, false));
+        assert_eq!(flags(|s| assert!(!s.is_empty())), (false, false));
+        assert_eq!(flags(|s| drop(s.get::<u8>("a"))), (true, false));
+        assert_eq!(flags(|s| drop(s.contains_key("b"))), (true, false));
+        assert_eq!(flags(|s| s.insert("b", &1).unwrap()), (true, true));
+        assert_eq!(flags(|s| assert!(s.remove("a").is_some())), (true, true));
+        assert_eq!(flags(|s| assert!(s.remove("b").is_none())), (true, false));
+        assert_eq!(flags(|s| s.clear()), (true, true));
+        assert_eq!(flags(|s| s.set_expiry(None)), (true, false));
+        assert_eq!(flags(|s| s.set_test_cookie()), (true, true));
+    }
+
+    #[test]
+    fn expiry_of_each_kind() {
+        let (settings, now) = (settings(), at("2026-11-23T12:00:00.5Z"));
+        let read = |expiry: &str| {
+            let session = session(expiry);
+            (session.expiry_age(&settings, now).unwrap(), session.expires_at_browser_close(&settings).unwrap())
+        };
+        assert_eq!(read("300"), (300, false));
+        assert_eq!(read("300.9"), (300, false));
+        assert_eq!(read("-5"), (-5, false));
+        assert_eq!(read("0"), (1_209_600, true));
+        assert_eq!(read("null"), (1_209_600, false));
+        assert_eq!(read("\"2026-11-23T12:01:00+00:00\""), (59, false));
+        assert_eq!(read("\"2026-11-23T14:01:00.500000+02:00\""), (60, false));
+        assert_eq!(read("\"2026-11-23 12:01:00.500000\""), (60, false), "no offset: the settings' time zone");
+        assert_eq!(read("\"2026-11-23T12:00:00+00:00\""), (-1, false), "downwards, as Python");
+        for wrong in ["[]", "\"soon\"", "NaN", "true", "\"\"", "{}"] {
+            assert!(session(wrong).expiry(&settings).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn expiry_is_written_as_python_writes_it() {
+        let written = |expiry| {
+            let mut session = Session::new();
+            session.set_expiry(Some(expiry));
+            String::from_utf8(session.get_raw("_session_expiry").unwrap().as_bytes().to_vec()).unwrap()
+        };
+        assert_eq!(written(Expiry::Seconds(60)), "60");
+        assert_eq!(written(Expiry::BrowserClose), "0");
+        assert_eq!(written(Expiry::At(at("2026-11-23T12:00:00Z"))), "\"2026-11-23T12:00:00+00:00\"");
+        assert_eq!(written(Expiry::At(at("2026-11-23T12:00:00.25Z"))), "\"2026-11-23T12:00:00.250000+00:00\"");
+    }
+
+    #[test]
+    fn keys() {
+        assert!(SessionKey::new("1234567").is_none());
+        assert!(SessionKey::new("ääääääää").is_some());
+        let key = SessionKey::random().unwrap();
+        assert_eq!(key.as_str().len(), 32);
+        assert!(!format!("{key:?}").contains(key.as_str()));
+    }
+
+    #[test]
+    fn debug_shows_no_value() {
+        let mut session = Session::new();
+        session.insert("_auth_user_hash", "hush").unwrap();
+        assert!(!format!("{session:?}").contains("hush"));
+    }
+}
