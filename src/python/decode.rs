@@ -3,7 +3,7 @@
 use jiter::{FloatMode, PartialMode, PythonParse, StringCacheMode};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyBytesMethods};
+use pyo3::types::PyBytes;
 
 /// Integers this long may be refused by Python: `sys.set_int_max_str_digits` goes down to this number.
 const INT_MAX_STR_DIGITS_THRESHOLD: usize = 640;

@@ -1,0 +1,1 @@
+"""Session engines, each named after the one of Django that it stands in for."""

@@ -1,0 +1,91 @@
+"""What django.core.signing and SessionBase.encode()/decode() do, done in Rust."""
+
+import logging
+import time
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+from django.conf import settings
+from django.core.signals import setting_changed
+from django.core.signing import BadSignature, JSONSerializer
+from django.dispatch import receiver
+from django.utils.encoding import force_bytes
+
+from ._native import Signer
+from .exceptions import SessionTooLarge
+
+logger = logging.getLogger("django.security.SuspiciousSession")
+
+# A compressed session may inflate to this many bytes, unless the project sets SESSION_MAX_INFLATED.
+DEFAULT_MAX_INFLATED = 16 * 1024 * 1024
+
+
+def dumps(obj: Any, *, salt: str, serializer: Any) -> str:
+    """django.core.signing.dumps() with compress=True."""
+    signer = _get_signer(salt)
+    if serializer is JSONSerializer:
+        return signer.dumps(obj, int(time.time()))
+    data = serializer().dumps(obj)
+    # Serializers may return anything that zlib takes.
+    return signer.dumps_bytes(bytes(memoryview(data)), int(time.time()))
+
+
+def loads(
+    signed: str,
+    *,
+    salt: str,
+    serializer: Any,
+    max_age: float | timedelta | None = None,
+) -> Any:
+    """django.core.signing.loads(), which here raises SessionTooLarge before inflating a zip bomb."""
+    signer = _get_signer(salt)
+    now = None if max_age is None else time.time()
+    if serializer is JSONSerializer:
+        return signer.loads(signed, max_age=max_age, now=now)
+    return serializer().loads(signer.loads_bytes(signed, max_age=max_age, now=now))
+
+
+class CodecMixin:
+    """encode() and decode() of SessionBase. Goes before a SessionBase in the bases of a class."""
+
+    key_salt: str
+    serializer: Any
+
+    def encode(self, session_dict: dict[str, Any]) -> str:
+        return dumps(session_dict, salt=self.key_salt, serializer=self.serializer)
+
+    def decode(self, session_data: str) -> dict[str, Any]:
+        try:
+            return loads(session_data, salt=self.key_salt, serializer=self.serializer)
+        except BadSignature:
+            logger.warning("Session data corrupted")
+        except SessionTooLarge as exc:
+            logger.warning("Session data ignored: %s", exc)
+        except Exception:  # noqa: S110
+            # As in Django, whatever else cannot be read is an empty session.
+            pass
+        return {}
+
+
+def _get_signer(salt: str) -> Signer:
+    # Looked up by the values, so that override_settings() and key rotation need no notice.
+    return _make_signer(settings.SECRET_KEY, tuple(settings.SECRET_KEY_FALLBACKS), salt)
+
+
+@lru_cache(maxsize=64)
+def _make_signer(key: Any, fallbacks: tuple[Any, ...], salt: str) -> Signer:
+    return Signer(
+        force_bytes(key),
+        # The salt that TimestampSigner has when it is given none.
+        salt or "django.core.signing.TimestampSigner",
+        # To Django an empty fallback means SECRET_KEY itself.
+        [force_bytes(fallback) for fallback in fallbacks if fallback],
+        max_inflated=getattr(settings, "SESSION_MAX_INFLATED", DEFAULT_MAX_INFLATED),
+    )
+
+
+@receiver(setting_changed)
+def _forget_signers(*, setting: str, **kwargs: Any) -> None:
+    if setting == "SESSION_MAX_INFLATED":
+        _make_signer.cache_clear()
