@@ -1,0 +1,3 @@
+//! What other parts of Django keep in a session.
+
+pub mod auth;

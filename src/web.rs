@@ -1,0 +1,6 @@
+//! Sessions in web services.
+
+pub mod cookies;
+
+#[cfg(feature = "axum")]
+pub mod axum;
