@@ -1,0 +1,254 @@
+"""Everything that must hold before a change lands (`make test`), and which of it did not hold.
+
+    python3 scripts/test.py              all steps
+    python3 scripts/test.py clippy 4.2   only steps with one of these words in their title
+    python3 scripts/test.py --lint       only the quick checks of the text
+    python3 scripts/test.py --list       what steps there are
+
+A failed step does not keep the others from running. What could not be tested here (a server or an
+interpreter is missing) is named at the end; with CI=true that is a failure.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+
+import envs
+from envs import ROOT, VENV
+
+CI = os.environ.get("CI") == "true"
+PYTHON = envs.python_in(VENV)
+# How a test says that it did not run: our own line, or pytest's summary.
+SKIPPED = re.compile(r"^SKIPPED(?:: | \[\d+\] \S+ )(.+)$")
+
+
+class Failed(Exception):
+    pass
+
+
+class Skipped(Exception):
+    """This machine cannot run the step."""
+
+
+skips: list[str] = []  # of the step that is running
+
+
+def call(*command: str | Path, **variables: str) -> None:
+    """Runs a program, shows what it prints and notes what it skipped."""
+    print("$", *(f"{name}={value}" for name, value in variables.items()), *command, flush=True)
+    with subprocess.Popen(
+        [str(part) for part in command],
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if match := SKIPPED.match(line):
+                skips.append(match[1])
+    if process.returncode:
+        raise Failed(f"{command[0]} ended with {process.returncode}")
+
+
+def python(*words: str | Path, **variables: str) -> None:
+    call(PYTHON, *words, **variables)
+
+
+# ------------------------------------------------------------------------------------------- cargo
+
+
+@cache
+def manifest() -> dict:
+    command = ["cargo", "metadata", "--no-deps", "--format-version", "1"]
+    return json.loads(subprocess.check_output(command, cwd=ROOT))["packages"][0]
+
+
+def features() -> list[str]:
+    """What users may choose; a leading underscore marks what is only there for other features."""
+    return sorted(f for f in manifest()["features"] if f != "default" and f[0] != "_")
+
+
+@cache
+def libpython() -> Path | None:
+    """The folder of the library that a Rust test of the Python bindings is linked with."""
+    code = "import sysconfig as s; print(*s.get_config_vars('LIBDIR', 'LDLIBRARY', 'LIBRARY'))"
+    folder, *names = subprocess.check_output([PYTHON, "-c", code], text=True).split()
+    return Path(folder) if any((Path(folder) / name).exists() for name in names) else None
+
+
+def cargo(*words: str, **variables: str) -> None:
+    # The same Python in each step, or pyo3 would be built anew in between.
+    libraries = [str(libpython()), os.environ.get("LD_LIBRARY_PATH")] if libpython() else []
+    call(
+        *("cargo", *words),
+        PYO3_PYTHON=str(PYTHON),
+        LD_LIBRARY_PATH=":".join(filter(None, libraries)),
+        **variables,
+    )
+
+
+def all_features() -> list[str]:
+    """--all-features, where the bindings can be linked."""
+    if libpython():
+        return ["--all-features"]
+    skips.append(
+        "Rust tests of the Python bindings: no libpython (Debian has it in libpython3-dev)"
+    )
+    return ["--features", ",".join(feature for feature in features() if feature != "python")]
+
+
+def each_feature_alone() -> None:
+    for feature in features():
+        cargo("check", "--quiet", "--lib", "--no-default-features", "--features", feature)
+
+
+def rust_version() -> None:
+    """The crate builds with the oldest Rust that it promises."""
+    promised = manifest()["rust_version"]
+    here = subprocess.check_output(["rustc", "--version"], text=True).split()[1]
+    if here.split(".")[:2] == promised.split(".")[:2]:
+        print(f"This is Rust {here}: the other steps are the check of rust-version {promised}.")
+    elif (
+        subprocess.run(["cargo", f"+{promised}", "--version"], capture_output=True).returncode == 0
+    ):
+        cargo(f"+{promised}", "check", "--all-features", "--target-dir", "target/rust-version")
+    else:
+        raise Skipped(f"Rust {promised} of Cargo.toml is not installed (this is {here})")
+
+
+# ------------------------------------------------------------------------------------------ Python
+
+
+def pytest(interpreter: Path, *words: str) -> None:
+    # Warnings of what it imports before pytest can look are errors too.
+    call(interpreter, "-m", "pytest", "-q", *words)
+
+
+def django(version: str) -> None:
+    """The Python tests with an older or newer Django and our wheel, as its users have them."""
+    try:
+        env = envs.django(version, next(envs.DIST.glob("*.whl")))
+    except envs.NoInterpreter as error:
+        raise Skipped(str(error)) from None
+    except StopIteration:
+        raise Failed("there is no wheel: see the step that builds it") from None
+    pytest(envs.python_in(env), "tests/python")
+
+
+def demo() -> None:
+    call("make", "--no-print-directory", "demo-check")
+
+
+# ------------------------------------------------------------------------------------------- steps
+
+LINT: list[tuple[str, Callable[[], object]]] = [
+    ("rustfmt", lambda: cargo("fmt", "--check")),
+    (
+        "clippy, all features",
+        lambda: cargo("clippy", "--all-targets", "--all-features", "--", "-D", "warnings"),
+    ),
+    ("clippy, no features", lambda: cargo("clippy", "--all-targets", "--", "-D", "warnings")),
+    ("ruff check", lambda: python("-m", "ruff", "check")),
+    ("ruff format", lambda: python("-m", "ruff", "format", "--check")),
+    ("mypy", lambda: python("-m", "mypy")),
+]
+TESTS: list[tuple[str, Callable[[], object]]] = [
+    ("rust-version", rust_version),
+    ("each feature alone", each_feature_alone),
+    (
+        "rustdoc",
+        lambda: cargo("doc", "--no-deps", "--all-features", RUSTDOCFLAGS="-D warnings"),
+    ),
+    ("cargo test, no features", lambda: cargo("test", "--lib", "--bins", "--tests", "--examples")),
+    (
+        "cargo test, all features",
+        lambda: cargo("test", "--lib", "--bins", "--tests", "--examples", *all_features()),
+    ),
+    ("cargo test, documentation", lambda: cargo("test", "--doc", *all_features())),
+    ("build of the Python package", envs.build),
+    (
+        "stubs against the module",
+        lambda: python("-m", "mypy.stubtest", "django_rust_sessions._native"),
+    ),
+    ("pytest", lambda: pytest(PYTHON, "tests/python")),
+    ("wheel for every Python", envs.abi3_wheel),
+    *((f"pytest, Django {version}", partial(django, version)) for version in envs.DJANGOS),
+    ("interop with each Django", lambda: pytest(PYTHON, "tests/interop")),
+    ("demo-check", demo),
+]
+# Without these nothing else can run.
+FIRST: list[tuple[str, Callable[[], object]]] = [
+    ("servers", lambda: call(sys.executable, "scripts/install_servers.py")),
+    ("environment", envs.venv),
+]
+
+
+def run(title: str, step: Callable[[], object]) -> str:
+    """ "ok", "failed" or "skipped"."""
+    skips.clear()
+    try:
+        step()
+    except Skipped as reason:
+        skips.append(str(reason))
+        outcome = "skipped"
+    except (Failed, OSError, subprocess.CalledProcessError, envs.NoInterpreter) as error:
+        print(f"{title}: {error}", flush=True)
+        outcome = "failed"
+    else:
+        outcome = "ok"
+    return "failed" if CI and skips else outcome
+
+
+def main() -> None:
+    words = sys.argv[1:]
+    if words in (["--help"], ["-h"]):
+        sys.exit(__doc__)
+    steps = LINT if words == ["--lint"] else [*LINT, *TESTS]
+    if words == ["--list"]:
+        print(*(title for title, _ in [*FIRST, *steps]), sep="\n")
+        return
+    if words and words != ["--lint"]:
+        steps = [step for step in steps if any(word.lower() in step[0].lower() for word in words)]
+    if not steps:
+        sys.exit(
+            f"no step has {' or '.join(words)} in its title: see python3 scripts/test.py --list"
+        )
+
+    results: list[tuple[str, float, str]] = []
+    all_skips: list[str] = []
+    steps = [*(FIRST[1:] if words else FIRST), *steps]
+    for number, (title, step) in enumerate(steps, 1):
+        print(f"\n===== {number}/{len(steps)} {title}", flush=True)
+        start = time.monotonic()
+        outcome = run(title, step)
+        results.append((outcome, time.monotonic() - start, title))
+        all_skips += [f"{skip} ({title})" for skip in skips]
+        if outcome == "failed" and title == "environment":
+            break
+
+    print(f"\n===== {sum(seconds for _, seconds, _ in results) / 60:.1f} minutes")
+    for outcome, seconds, title in results:
+        print(f"{outcome:8}{seconds:7.1f} s  {title}")
+    if all_skips:
+        print("\nNot tested here" + (", which CI=true makes a failure:" if CI else ":"))
+        for skip in dict.fromkeys(all_skips):
+            print(f"- {skip}")
+    count = [outcome for outcome, _, _ in results].count
+    print(
+        f"\n{count('ok')} passed, {count('failed')} failed, {count('skipped')} skipped", flush=True
+    )
+    sys.exit(1 if count("failed") else 0)
+
+
+if __name__ == "__main__":
+    main()
