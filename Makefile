@@ -10,11 +10,9 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build ## start a Django site and a Rust service that share one login
-	cargo build --example shared_login --features axum,sqlite
 	$(VENV_PYTHON) examples/shared_login/demo.py run
 
 demo-check: build ## play the demo's story in a headless browser, without a person
-	cargo build --example shared_login --features axum,sqlite
 	$(VENV_PYTHON) examples/shared_login/demo.py check
 
 test: ## everything that must hold before a change lands (ONLY=word: the steps with that word in their name)
