@@ -105,7 +105,7 @@ def build() -> None:
     venv()
     with lock(VENV):
         maturin = VENV / "bin" / "maturin"
-        env = {**os.environ, "VIRTUAL_ENV": str(VENV)}
+        env = {**os.environ, "VIRTUAL_ENV": str(VENV), "PIP_QUIET": "1"}
         run(maturin, "develop", "--quiet", "--release", "--target-dir", TARGET, env=env)
 
 
