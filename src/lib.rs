@@ -3,6 +3,7 @@
 
 #[cfg(feature = "_async")]
 pub mod backends;
+mod binascii;
 pub mod contrib;
 pub mod crypto;
 pub mod serializers;

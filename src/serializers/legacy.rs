@@ -14,9 +14,8 @@
 //! # Ok::<(), django_sessions::serializers::legacy::LegacyError>(())
 //! ```
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-
+use crate::binascii::{standard_decode, standard_encode};
+pub use crate::binascii::Base64Error;
 use crate::crypto::{Algorithm, SaltedHmac, SecretKeys, constant_time_compare};
 
 /// Why session data in the old format was refused.
@@ -25,10 +24,13 @@ use crate::crypto::{Algorithm, SaltedHmac, SecretKeys, constant_time_compare};
 pub enum LegacyError {
     /// Not base64. Django: `binascii.Error`.
     #[error("the session data is not base64")]
-    Base64(#[source] base64::DecodeError),
+    Base64(#[from] Base64Error),
     /// There is no colon between hash and payload. Django: `ValueError`.
     #[error("the session data carries no hash")]
     NoHash,
+    /// What stands before the colon is not even text. Django: `UnicodeDecodeError`.
+    #[error("the hash is not text")]
+    HashNotText,
     /// No key gives this hash. Django: `SuspiciousSession`.
     #[error("the hash does not match: made with another key or class name, or changed since")]
     BadHash,
@@ -51,7 +53,7 @@ impl LegacyCodec {
     /// Signs what a serializer wrote.
     pub fn encode(&self, payload: &[u8]) -> String {
         let hash = self.macs[0].digest(payload).to_hex();
-        STANDARD.encode([hash.as_bytes(), b":", payload].concat())
+        standard_encode(&[hash.as_bytes(), b":", payload].concat())
     }
 
     /// The payload that [`encode`](Self::encode) was given.
@@ -59,9 +61,10 @@ impl LegacyCodec {
     /// # Errors
     /// Each [`LegacyError`]; Django goes on with an empty session.
     pub fn decode(&self, session_data: &str) -> Result<Vec<u8>, LegacyError> {
-        let decoded = STANDARD.decode(session_data).map_err(LegacyError::Base64)?;
+        let decoded = standard_decode(session_data.as_bytes())?;
         let colon = decoded.iter().position(|byte| *byte == b':').ok_or(LegacyError::NoHash)?;
         let (hash, payload) = (&decoded[..colon], &decoded[colon + 1..]);
+        str::from_utf8(hash).map_err(|_| LegacyError::HashNotText)?;
         let matches = |mac: &SaltedHmac| constant_time_compare(mac.digest(payload).to_hex().as_bytes(), hash);
         if self.macs.iter().any(matches) { Ok(payload.to_vec()) } else { Err(LegacyError::BadHash) }
     }
@@ -76,8 +79,8 @@ mod tests {
         let codec = LegacyCodec::new(&SecretKeys::new("secret"), "SessionStore");
         let text = codec.encode(b"{}");
         assert_eq!(codec.decode(&text).unwrap(), b"{}");
-        assert!(matches!(codec.decode("%"), Err(LegacyError::Base64(_))));
-        assert!(matches!(codec.decode(&STANDARD.encode("no colon")), Err(LegacyError::NoHash)));
+        assert!(matches!(codec.decode("A"), Err(LegacyError::Base64(_))));
+        assert!(matches!(codec.decode(&standard_encode(b"no colon")), Err(LegacyError::NoHash)));
         for other in [
             LegacyCodec::new(&SecretKeys::new("other"), "SessionStore"),
             LegacyCodec::new(&SecretKeys::new("secret"), "Other"),
