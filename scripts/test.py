@@ -109,7 +109,8 @@ def all_features() -> list[str]:
 
 def each_feature_alone() -> None:
     for feature in features():
-        cargo("check", "--quiet", "--lib", "--no-default-features", "--features", feature)
+        features_alone = ("--no-default-features", "--features", feature)
+        cargo("clippy", "--quiet", "--lib", *features_alone, "--", "-D", "warnings")
 
 
 def rust_version() -> None:
@@ -225,14 +226,15 @@ def main() -> None:
         )
 
     results: list[tuple[str, float, str]] = []
-    all_skips: list[str] = []
+    all_skips: dict[str, list[str]] = {}
     steps = [*(FIRST[1:] if words else FIRST), *steps]
     for number, (title, step) in enumerate(steps, 1):
         print(f"\n===== {number}/{len(steps)} {title}", flush=True)
         start = time.monotonic()
         outcome = run(title, step)
         results.append((outcome, time.monotonic() - start, title))
-        all_skips += [f"{skip} ({title})" for skip in skips]
+        for skip in dict.fromkeys(skips):
+            all_skips.setdefault(skip, []).append(title)
         if outcome == "failed" and title == "environment":
             break
 
@@ -241,8 +243,8 @@ def main() -> None:
         print(f"{outcome:8}{seconds:7.1f} s  {title}")
     if all_skips:
         print("\nNot tested here" + (", which CI=true makes a failure:" if CI else ":"))
-        for skip in dict.fromkeys(all_skips):
-            print(f"- {skip}")
+        for skip, titles in all_skips.items():
+            print(f"- {skip} ({', '.join(titles)})")
     count = [outcome for outcome, _, _ in results].count
     print(
         f"\n{count('ok')} passed, {count('failed')} failed, {count('skipped')} skipped", flush=True

@@ -23,7 +23,7 @@ def _server_fixture(name: str):
             if "missing" in where:
                 # Where everything must be tested, a missing server is a failure.
                 stop = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-                stop(f"{name}: {where['missing']}")
+                stop(where["missing"])
             yield where
         finally:
             started.stop()

@@ -38,7 +38,7 @@ impl Servers {
         if let Some(why) = missing {
             assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
             // Straight to standard error: cargo shows what is printed only when a test fails.
-            writeln!(std::io::stderr(), "SKIPPED: {why}").expect("standard error is open");
+            writeln!(std::io::stderr(), "\nSKIPPED: {why}").expect("standard error is open");
             return None;
         }
         Some(servers)
