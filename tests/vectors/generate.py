@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
-"""Make the vectors again: each Django release in a virtual environment of its own writes its file here.
+"""Make the vectors again: each Django release writes its file here, in an environment of its own.
 
-usage: python tests/vectors/generate.py [RELEASE ...]     e.g. 5.2 3.1-sha1; without a release, all of them
-       --venvs DIR   keep the virtual environments there for the next time
+python3 tests/vectors/generate.py               all releases
+python3 tests/vectors/generate.py 5.2 3.1-sha1  these two
 """
 
 import argparse
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -41,43 +40,48 @@ def find_python(version: str) -> str:
             continue
         if run.returncode == 0 and f" {version}." in run.stdout:
             return python
-    raise SystemExit(f"Python {version} is needed: install it, for example with `pyenv install {version}`.")
+    raise SystemExit(f"Python {version} is needed; one way to get it: pyenv install {version}")
 
 
 def make_venv(folder: Path, python: str, django: str) -> Path:
     interpreter = folder / "bin" / "python"
     if not interpreter.exists():
         subprocess.run([python, "-m", "venv", folder], check=True)
-    pip = [interpreter, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", f"Django=={django}.*"]
-    subprocess.run(pip, check=True)
+    install = ["install", "--quiet", "--disable-pip-version-check", f"Django=={django}.*"]
+    subprocess.run([interpreter, "-m", "pip", *install], check=True)
     return interpreter
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = [name for name, *_ in RELEASES]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("releases", nargs="*", metavar="RELEASE", help="default: all")
-    parser.add_argument("--venvs", type=Path, help="keep the virtual environments in this folder")
+    parser.add_argument("--venvs", type=Path, help="keep the environments in this folder")
     options = parser.parse_args()
-    unknown = set(options.releases) - {name for name, *_ in RELEASES}
-    if unknown:
-        parser.error(f"no such release: {', '.join(sorted(unknown))}; known: {', '.join(name for name, *_ in RELEASES)}")
+    if unknown := set(options.releases).difference(known):
+        parser.error(f"no release {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    names = options.releases or known
 
-    wanted = [release for release in RELEASES if not options.releases or release[0] in options.releases]
+    wanted = [release for release in RELEASES if release[0] in names]
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.venvs or Path(temporary)
         for number, (name, django, python, algorithm) in enumerate(wanted, 1):
-            print(f"[{number}/{len(wanted)}] Django {django} on Python {python}, {algorithm}", flush=True)
+            title = f"Django {django} on Python {python}, {algorithm}"
+            print(f"[{number}/{len(wanted)}] {title}", flush=True)
             start = time.monotonic()
-            interpreter = make_venv(folder.resolve() / f"django-{django}", find_python(python), django)
+            env = folder.resolve() / f"django-{django}"
+            interpreter = make_venv(env, find_python(python), django)
             output = HERE / f"django-{name}.json"
-            made_by = f"tests/vectors/generate.py {name}: Django=={django}.* from pip on Python {python}"
+            made_by = f"tests/vectors/generate.py {name}: {title}, from pip"
+            worker = [interpreter, HERE / "worker.py", output, algorithm, made_by]
             # A fixed hash seed and UTC: two runs write the same file.
-            env = {**os.environ, "PYTHONHASHSEED": "0", "TZ": "UTC"}
-            env.pop("DJANGO_SETTINGS_MODULE", None)
-            subprocess.run([interpreter, HERE / "worker.py", output, algorithm, made_by], check=True, env=env)
-            seconds = time.monotonic() - start
-            print(f"  {output.name}: {output.stat().st_size / 1024:.0f} KiB in {seconds:.0f} s", flush=True)
+            variables = {**os.environ, "PYTHONHASHSEED": "0", "TZ": "UTC"}
+            subprocess.run(worker, check=True, env=variables)
+            size, seconds = output.stat().st_size / 1024, time.monotonic() - start
+            print(f"  {output.name}: {size:.0f} KiB in {seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,9 +1,12 @@
-"""Makes the vectors of the Django release that it runs under. Called by generate.py; runs on Python 3.6 and later.
+"""Makes the vectors of the Django release that it runs under; generate.py calls it.
+
+Runs on Python 3.6 and later, with nothing but Django.
 
 usage: worker.py OUTPUT ALGORITHM MADE_BY
 """
+
+# ruff: noqa: E402  (Django is configured before the rest of it is imported)
 import base64
-import binascii
 import datetime
 import hashlib
 import json
@@ -36,10 +39,12 @@ OUR_CAP = 16 * MIB
 
 # --- Django, with a database file of its own ---------------------------------------------------
 
-database = os.path.join(tempfile.mkdtemp(), "sessions.sqlite3")
+folder = tempfile.TemporaryDirectory()
+database = os.path.join(folder.name, "sessions.sqlite3")
 
-import django  # noqa: E402
-from django.conf import settings  # noqa: E402
+import django
+from broken import JSON_BODIES, LONG_JSON_BODIES, bomb, plain, signed_bodies, squeezed
+from django.conf import settings
 
 VERSION = django.VERSION[:2]
 extra = {"DEFAULT_HASHING_ALGORITHM": "sha1"} if VERSION == (3, 1) and ALGORITHM == "sha1" else {}
@@ -58,24 +63,24 @@ settings.configure(
     TIME_ZONE="UTC",
     LOGGING_CONFIG=None,
     CSRF_USE_SESSIONS=True,
-    **extra
+    **extra,
 )
 django.setup()
 
-import django.middleware.csrf as csrf  # noqa: E402
-from django.contrib.auth import login  # noqa: E402
-from django.contrib.auth.models import User  # noqa: E402
-from django.contrib.messages import constants as levels  # noqa: E402
-from django.contrib.messages.storage.session import SessionStorage  # noqa: E402
-from django.contrib.sessions.backends import db, signed_cookies  # noqa: E402
-from django.contrib.sessions.exceptions import SuspiciousSession  # noqa: E402
-from django.contrib.sessions.serializers import JSONSerializer  # noqa: E402
-from django.core import signing  # noqa: E402
-from django.core.management import call_command  # noqa: E402
-from django.http import HttpRequest, HttpResponse  # noqa: E402
-from django.utils import timezone  # noqa: E402
-from django.utils.crypto import constant_time_compare  # noqa: E402
-from django.utils.safestring import mark_safe  # noqa: E402
+import django.middleware.csrf as csrf
+from django.contrib.auth import login
+from django.contrib.auth.models import User
+from django.contrib.messages import constants as levels
+from django.contrib.messages.storage.session import SessionStorage
+from django.contrib.sessions.backends import db, signed_cookies
+from django.contrib.sessions.exceptions import SuspiciousSession
+from django.contrib.sessions.serializers import JSONSerializer
+from django.core import signing
+from django.core.management import call_command
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.utils.crypto import constant_time_compare
+from django.utils.safestring import mark_safe
 
 HAS_FALLBACKS = VERSION >= (4, 1)
 # The db engine of these releases writes base64 of "hash:payload".
@@ -107,7 +112,9 @@ class Clock:
 
     @classmethod
     def now(cls):
-        moment = datetime.datetime(1970, 1, 1, tzinfo=getattr(timezone, "utc", datetime.timezone.utc))
+        # Before 5.0 Django has a utc of its own, and its SQLite engine wants that one.
+        utc = getattr(timezone, "utc", datetime.timezone.utc)
+        moment = datetime.datetime(1970, 1, 1, tzinfo=utc)
         return moment + datetime.timedelta(seconds=cls.seconds, microseconds=cls.microseconds)
 
 
@@ -117,12 +124,13 @@ timezone.now = Clock.now
 
 def noise(length, seed):
     """Bytes that no compressor can shorten, the same on every Python."""
-    blocks = (hashlib.sha256(("%s-%d" % (seed, i)).encode()).digest() for i in range(length // 32 + 1))
-    return b"".join(blocks)[:length]
+    seeds = ("%s-%d" % (seed, i) for i in range(length // 32 + 1))
+    return b"".join(hashlib.sha256(seed.encode()).digest() for seed in seeds)[:length]
 
 
 def same_random_string(length=12, allowed_chars=string.ascii_letters + string.digits):
-    return "".join(allowed_chars[byte % len(allowed_chars)] for byte in noise(length, "random string"))
+    numbers = noise(length, "random string")
+    return "".join(allowed_chars[number % len(allowed_chars)] for number in numbers)
 
 
 csrf.get_random_string = same_random_string
@@ -140,12 +148,19 @@ def payload_text(value):
     return JSONSerializer().dumps(value).decode("ascii")
 
 
+RUN = re.compile(r"(.{1,90}?)\1{40}", re.S)
+
+
 def shorten(text):
-    """Long runs become {"repeat": [unit, count]}, so that a megabyte of one letter stays small in the file."""
+    """Long runs become {"repeat": [unit, count]}: a megabyte of one letter stays small."""
     if len(text) < 3000:
         return text
     parts, start = [], 0
-    for match in iter(lambda: re.compile(r"(.{1,90}?)\1{40}", re.S).search(text, start), None):
+    while start < len(text):
+        match = RUN.search(text, start)
+        if match is None:
+            parts.append(text[start:])
+            break
         unit, end = match.group(1), match.end()
         for step in (unit * 4096, unit):
             while text.startswith(step, end):
@@ -154,10 +169,10 @@ def shorten(text):
             parts.append(text[start : match.start()])
         parts.append({"repeat": [unit, (end - match.start()) // len(unit)]})
         start = end
-    if start < len(text):
-        parts.append(text[start:])
-    assert parts != [] and "".join(p if isinstance(p, str) else p["repeat"][0] * p["repeat"][1] for p in parts) == text
-    return parts if len(parts) > 1 or not isinstance(parts[0], str) else text
+    assert text == "".join(
+        p if isinstance(p, str) else p["repeat"][0] * p["repeat"][1] for p in parts
+    )
+    return text if parts == [text] else parts
 
 
 def error_name(error):
@@ -220,18 +235,6 @@ def sign_without_time(value, salt, key=SECRET_KEY):
     return signing.Signer(key=key, salt=salt).sign(value)
 
 
-def b64(data):
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def plain(data):
-    return b64(data)
-
-
-def squeezed(data, level=6):
-    return "." + b64(zlib.compress(data, level))
-
-
 def legacy_token(serialized, class_name="SessionStore", key=SECRET_KEY):
     digest = legacy_hash(serialized, class_name, key)
     return base64.b64encode(digest.encode() + b":" + serialized).decode()
@@ -264,7 +267,9 @@ def messages_payload():
     store = db.SessionStore()
     storage = SessionStorage(request_with(store))
     storage.add(levels.INFO, "Saved.")
-    storage.add(levels.ERROR, mark_safe("<b>Größe</b> must be ≤ 10 \U0001f600"), extra_tags="form size")
+    storage.add(
+        levels.ERROR, mark_safe("<b>Größe</b> must be ≤ 10 \U0001f600"), extra_tags="form size"
+    )
     storage.add(levels.WARNING, 'A "quoted" \\ message\n')
     storage.update(HttpResponse())
     return dict(store._session)
@@ -275,9 +280,10 @@ def csrf_payload():
     request = request_with(store)
     csrf.get_token(request)
     middleware = csrf.CsrfViewMiddleware(lambda request: HttpResponse())
-    getattr(middleware, "_set_token", None) and middleware._set_token(request, HttpResponse())
-    getattr(middleware, "_set_csrf_cookie", None) and middleware._set_csrf_cookie(request, HttpResponse())
-    assert list(store._session) == ["_csrftoken"], dict(store._session)
+    # Its name since 4.1, and the one before.
+    name = "_set_csrf_cookie" if VERSION >= (4, 1) else "_set_token"
+    getattr(middleware, name)(request, HttpResponse())
+    assert list(store._session) == ["_csrftoken"]
     return dict(store._session)
 
 
@@ -287,8 +293,16 @@ def session_after(action):
     return dict(store._session)
 
 
-CART = {"cart": {"items": [{"sku": "A-1", "quantity": 2, "price": "9.90"}, {"sku": "B 2", "quantity": 1, "price": "0.50"}],
-                 "currency": "EUR", "total": 20.3}}
+CART = {
+    "cart": {
+        "items": [
+            {"sku": "A-1", "quantity": 2, "price": "9.90"},
+            {"sku": "B 2", "quantity": 1, "price": "0.50"},
+        ],
+        "currency": "EUR",
+        "total": 20.3,
+    }
+}
 
 
 def deep(depth):
@@ -306,56 +320,145 @@ def payloads():
     yield "cart", lambda: dict(CART)
     yield "messages", messages_payload
     yield "login_cart_messages", lambda: dict(login_payload(), **dict(CART, **messages_payload()))
-    yield "nested", lambda: {"a": {"b": {"c": [{"d": [[], {}, [[]], {"e": None}]}, 1, "x"]}}, "z": [[1, [2, [3]]]]}
+    yield (
+        "nested",
+        lambda: {
+            "a": {"b": {"c": [{"d": [[], {}, [[]], {"e": None}]}, 1, "x"]}},
+            "z": [[1, [2, [3]]]],
+        },
+    )
     yield "nested_deep", lambda: deep(150)
     yield "empty", dict
-    yield "non_ascii", lambda: {"name": "Ærøskøbing Ελλάδα 日本語 עברית", "ключ": "ÿ\x80\xa0\xad\u2028\u2029\ufeff\uffff"}
-    yield "astral", lambda: {"emoji": "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U00010000": "\U0010ffff"}
-    yield "lone_surrogates", lambda: {"high": "\ud83d", "low": "a\udc00b", "swapped": "\udc00\ud83d", "\ud800": "key"}
-    yield "control_characters", lambda: {"ascii": "".join(map(chr, range(128))), "escapes": "\"\\/\b\f\n\r\t\x00\x7f"}
+    yield (
+        "non_ascii",
+        lambda: {
+            "name": "Ærøskøbing Ελλάδα 日本語 עברית",
+            "ключ": "ÿ\x80\xa0\xad\u2028\u2029\ufeff\uffff",
+        },
+    )
+    yield (
+        "astral",
+        lambda: {
+            "emoji": "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467",
+            "\U00010000": "\U0010ffff",
+        },
+    )
+    yield (
+        "lone_surrogates",
+        lambda: {"high": "\ud83d", "low": "a\udc00b", "swapped": "\udc00\ud83d", "\ud800": "key"},
+    )
+    yield (
+        "control_characters",
+        lambda: {"ascii": "".join(map(chr, range(128))), "escapes": '"\\/\b\f\n\r\t\x00\x7f'},
+    )
     yield "nan", lambda: {"nan": nan, "list": [nan, 1]}
     yield "infinities", lambda: {"plus": inf, "minus": -inf, "list": [inf, -inf]}
-    yield "int_2_70", lambda: {"n": 2 ** 70, "minus": -(2 ** 70)}
-    yield "ints", lambda: {
-        "small": [0, 1, -1, 9, 10, 255, 256],
-        "32": [2 ** 31 - 1, 2 ** 31, -(2 ** 31), 2 ** 32],
-        "53": [2 ** 53 - 1, 2 ** 53, 2 ** 53 + 1],
-        "64": [2 ** 63 - 1, 2 ** 63, -(2 ** 63), -(2 ** 63) - 1, 2 ** 64 - 1, 2 ** 64],
-        "128": [2 ** 128, -(2 ** 128)],
-        "long": 10 ** 400 + 7,
-    }
+    yield "int_2_70", lambda: {"n": 2**70, "minus": -(2**70)}
+    yield (
+        "ints",
+        lambda: {
+            "small": [0, 1, -1, 9, 10, 255, 256],
+            "32": [2**31 - 1, 2**31, -(2**31), 2**32],
+            "53": [2**53 - 1, 2**53, 2**53 + 1],
+            "64": [2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 2**64 - 1, 2**64],
+            "128": [2**128, -(2**128)],
+            "long": 10**400 + 7,
+        },
+    )
     yield "float_1_0", lambda: {"f": 1.0, "i": 1, "b": True, "list": [1.0, 1, True, 0.0, 0, False]}
     yield "float_1e16", lambda: {"f": 1e16, "below": 9999999999999998.0, "minus": -1e16}
     yield "negative_zero", lambda: {"minus": -0.0, "plus": 0.0, "int": 0}
-    yield "floats", lambda: {
-        "small": [5e-324, 2.2250738585072014e-308, 2.225073858507201e-308, 1e-7, 1e-5, 0.0001, 0.1],
-        "large": [1e15, 1e17, 1e21, 1e22, 1e23, 1.7976931348623157e308, -1.7976931348623157e308],
-        "exact": [0.1 + 0.2, 1 / 3, 123456789.12345679, 4.35, 2.5, 100.0, 9007199254740993.0],
-    }
+    yield (
+        "floats",
+        lambda: {
+            "small": [
+                5e-324,
+                2.2250738585072014e-308,
+                2.225073858507201e-308,
+                1e-7,
+                1e-5,
+                0.0001,
+                0.1,
+            ],
+            "large": [
+                1e15,
+                1e17,
+                1e21,
+                1e22,
+                1e23,
+                1.7976931348623157e308,
+                -1.7976931348623157e308,
+            ],
+            "exact": [0.1 + 0.2, 1 / 3, 123456789.12345679, 4.35, 2.5, 100.0, 9007199254740993.0],
+        },
+    )
     yield "bool_none", lambda: {"t": True, "f": False, "n": None}
-    yield "keys_int", lambda: {1: "one", -5: "minus", 2 ** 70: "big"}
+    yield "keys_int", lambda: {1: "one", -5: "minus", 2**70: "big"}
     yield "keys_float", lambda: {1.5: "a", 1e16: "b", -0.0: "c", nan: "d", inf: "e", -inf: "f"}
     yield "keys_bool_none", lambda: {True: "t", False: "f", None: "n", "in": {True: {None: 1}}}
-    yield "keys_that_collide", lambda: {1: "int", "1": "text", "x": 1, True + 1: "two", "2": {"a": 1}}
-    yield "keys_special", lambda: {"": "empty", " ": "space", "a b": 1, "a\"b": 2, "a\\b": 3, "k" * 300: 4, "\n": 5}
+    yield (
+        "keys_that_collide",
+        lambda: {1: "int", "1": "text", "x": 1, True + 1: "two", "2": {"a": 1}},
+    )
+    yield (
+        "keys_special",
+        lambda: {"": "empty", " ": "space", "a b": 1, 'a"b': 2, "a\\b": 3, "k" * 300: 4, "\n": 5},
+    )
     yield "order", lambda: {"z": 1, "a": 2, "m": {"y": 1, "b": 2}, "B": 3, "10": 4, "9": 5}
     yield "tuple", lambda: {"pair": (1, 2), "empty": ()}
-    yield "text_like_json", lambda: {"a": "{\"b\":1}", "b": "NaN", "c": "null", "d": "[1,2", "e": "\\u0041", "f": ":"}
-    yield "text_like_token", lambda: {"next": "/accounts/?next=/a:b.c-d_e", "t": "eyJhIjoxfQ:1tA3bC:x-_y"}
-    yield "expiry_seconds", lambda: session_after(lambda s: (s.set_expiry(3600), s.__setitem__("a", 1)))
+    yield (
+        "text_like_json",
+        lambda: {"a": '{"b":1}', "b": "NaN", "c": "null", "d": "[1,2", "e": "\\u0041", "f": ":"},
+    )
+    yield (
+        "text_like_token",
+        lambda: {"next": "/accounts/?next=/a:b.c-d_e", "t": "eyJhIjoxfQ:1tA3bC:x-_y"},
+    )
+    yield (
+        "expiry_seconds",
+        lambda: session_after(lambda s: (s.set_expiry(3600), s.__setitem__("a", 1))),
+    )
     yield "expiry_one_second", lambda: session_after(lambda s: s.set_expiry(1))
     yield "expiry_zero", lambda: session_after(lambda s: s.set_expiry(0))
     yield "expiry_negative", lambda: session_after(lambda s: s.set_expiry(-3600))
     yield "expiry_ten_years", lambda: session_after(lambda s: s.set_expiry(10 * 365 * 86400))
-    yield "expiry_none", lambda: session_after(lambda s: (s.set_expiry(300), s.__setitem__("a", 1), s.set_expiry(None)))
-    yield "expiry_timedelta", lambda: session_after(lambda s: s.set_expiry(datetime.timedelta(hours=2, microseconds=7)))
-    yield "expiry_aware", lambda: session_after(lambda s: s.set_expiry(datetime.datetime(2031, 5, 6, 7, 8, 9, tzinfo=utc)))
-    yield "expiry_aware_offset", lambda: session_after(
-        lambda s: s.set_expiry(
-            datetime.datetime(2031, 5, 6, 7, 8, 9, 123456, tzinfo=datetime.timezone(datetime.timedelta(hours=5, minutes=30)))
-        )
+    yield (
+        "expiry_none",
+        lambda: session_after(
+            lambda s: (s.set_expiry(300), s.__setitem__("a", 1), s.set_expiry(None))
+        ),
     )
-    yield "expiry_naive", lambda: session_after(lambda s: s.set_expiry(datetime.datetime(2031, 5, 6, 7, 8, 9)))
+    yield (
+        "expiry_timedelta",
+        lambda: session_after(lambda s: s.set_expiry(datetime.timedelta(hours=2, microseconds=7))),
+    )
+    yield (
+        "expiry_aware",
+        lambda: session_after(
+            lambda s: s.set_expiry(datetime.datetime(2031, 5, 6, 7, 8, 9, tzinfo=utc))
+        ),
+    )
+    yield (
+        "expiry_aware_offset",
+        lambda: session_after(
+            lambda s: s.set_expiry(
+                datetime.datetime(
+                    2031,
+                    5,
+                    6,
+                    7,
+                    8,
+                    9,
+                    123456,
+                    tzinfo=datetime.timezone(datetime.timedelta(hours=5, minutes=30)),
+                )
+            )
+        ),
+    )
+    yield (
+        "expiry_naive",
+        lambda: session_after(lambda s: s.set_expiry(datetime.datetime(2031, 5, 6, 7, 8, 9))),
+    )
     yield "csrf", csrf_payload
     yield "test_cookie", lambda: session_after(lambda s: s.set_test_cookie())
     for size in (1, 2, 3, 10, 20, 30, 50, 100, 1000, 10000, 100000):
@@ -364,7 +467,7 @@ def payloads():
     yield "size_1mb_of_words", lambda: {"v": "session data \u00e9 " * (MIB // 19)}
     yield "size_noise_1000", lambda: {"v": base64.b64encode(noise(750, "1000")).decode()}
     yield "size_noise_4000", lambda: {"v": base64.b64encode(noise(3000, "4000")).decode()}
-    yield "many_keys", lambda: {"key_%03d" % i: i for i in range(300)}
+    yield "many_keys", lambda: {"key_%03d" % i: i for i in range(100)}
 
 
 # --- Valid vectors -----------------------------------------------------------------------------
@@ -418,7 +521,8 @@ def db_kind():
 def file_row(key):
     connection = sqlite3.connect(database)
     row = connection.execute(
-        "SELECT session_key, session_data, expire_date FROM django_session WHERE session_key = ?", [key]
+        "SELECT session_key, session_data, expire_date FROM django_session WHERE session_key = ?",
+        [key],
     ).fetchone()
     connection.close()
     return dict(zip(("session_key", "session_data", "expire_date"), row))
@@ -451,7 +555,17 @@ def add_cookie(name, group, data, payload, at, **fields):
     store._session_cache = dict(data)
     store.save()
     fields.setdefault("now", at + 3600)
-    add_valid(name, group, "cookie", COOKIE_SALT, store.session_key, payload, at, max_age=COOKIE_AGE, **fields)
+    add_valid(
+        name,
+        group,
+        "cookie",
+        COOKIE_SALT,
+        store.session_key,
+        payload,
+        at,
+        max_age=COOKIE_AGE,
+        **fields,
+    )
 
 
 def make_valid():
@@ -463,12 +577,24 @@ def make_valid():
         try:
             payload = payload_text(data)
         except TypeError as error:
-            left_out[group] = "%s.%s: TypeError: %s" % (JSONSerializer.__module__, JSONSerializer.__name__, error)
+            left_out[group] = "%s.%s: TypeError: %s" % (
+                JSONSerializer.__module__,
+                JSONSerializer.__name__,
+                error,
+            )
             continue
         for compress in (False, True):
             Clock.set(at)
             name = group + ("/signing-compressed" if compress else "/signing")
-            add_valid(name, group, "signing", SIGNING_SALT, signing.dumps(data, compress=compress), payload, at)
+            add_valid(
+                name,
+                group,
+                "signing",
+                SIGNING_SALT,
+                signing.dumps(data, compress=compress),
+                payload,
+                at,
+            )
         add_db(group + "/" + db_kind(), group, data, payload, index)
         add_cookie(group + "/cookie", group, data, payload, at)
 
@@ -478,54 +604,135 @@ def make_valid():
         index += 1
         add_db("custom_class/" + class_name, "custom_class", CART, payload, index, class_name)
     at = START
-    for salt in ("", "a", "salt with spaces", "sälz:\U0001f9c2"):
+    for name, salt in (
+        ("letter", "a"),
+        ("spaces", "salt with spaces"),
+        ("non_ascii", "sälz:\U0001f9c2"),
+    ):
         Clock.set(at)
-        add_valid("salt/%d" % len(salt), "salt", "signing", salt, signing.dumps(CART, salt=salt), payload, at)
+        token = signing.dumps(CART, salt=salt)
+        add_valid("salt/" + name, "salt", "signing", salt, token, payload, at)
+    # No salt means the name of the signer's class.
+    Clock.set(at)
+    token = signing.dumps(CART, salt="")
+    salt = "django.core.signing.TimestampSigner"
+    add_valid("salt/default", "salt", "signing", salt, token, payload, at)
     for name, key in (("non_ascii", NON_ASCII_KEY), ("long", "k" * 500), ("one_letter", "k")):
         Clock.set(at)
         index += 1
         with Keys(key):
             token = signing.dumps(CART, salt=SIGNING_SALT)
-            add_db("key_%s/%s" % (name, db_kind()), "other_key", CART, payload, index, secret_key=key)
+            add_db(
+                "key_%s/%s" % (name, db_kind()), "other_key", CART, payload, index, secret_key=key
+            )
             add_cookie("key_%s/cookie" % name, "other_key", CART, payload, at, secret_key=key)
-        add_valid("key_%s/signing" % name, "other_key", "signing", SIGNING_SALT, token, payload, at, secret_key=key)
-    for seconds in (0, 1, 61, 62, 3843, 3844, 2 ** 31 - 1, 2 ** 31, 2 ** 32, 2 ** 33):
+        add_valid(
+            "key_%s/signing" % name,
+            "other_key",
+            "signing",
+            SIGNING_SALT,
+            token,
+            payload,
+            at,
+            secret_key=key,
+        )
+    for seconds in (0, 1, 61, 62, 3843, 3844, 2**31 - 1, 2**31, 2**32, 2**33):
         Clock.set(seconds)
         token = signing.dumps(CART)
         add_valid("time/%d" % seconds, "time", "signing", SIGNING_SALT, token, payload, seconds)
-    for name, later in (("on_the_edge", COOKIE_AGE), ("just_made", 0), ("from_the_future", -86400), ("from_far_future", -START)):
+    for name, later in (
+        ("on_the_edge", COOKIE_AGE),
+        ("just_made", 0),
+        ("from_the_future", -86400),
+        ("from_far_future", -START),
+    ):
         add_cookie("age_%s/cookie" % name, "age", CART, payload, at, now=at + later)
     for max_age, later in ((0, 0), (10, 10), (10, 9.5), (10.5, 10.5)):
         Clock.set(at)
         token = signing.dumps(CART)
         name = "age_%s_after_%s/signing" % (max_age, later)
-        add_valid(name, "age", "signing", SIGNING_SALT, token, payload, at, max_age=max_age, now=at + later)
+        add_valid(
+            name,
+            "age",
+            "signing",
+            SIGNING_SALT,
+            token,
+            payload,
+            at,
+            max_age=max_age,
+            now=at + later,
+        )
     if HAS_FALLBACKS:
-        for name, fallbacks in (("only", [OLD_KEY]), ("last_of_three", [WRONG_KEY, OLDEST_KEY, OLD_KEY])):
+        for name, fallbacks in (
+            ("only", [OLD_KEY]),
+            ("last_of_three", [WRONG_KEY, OLDEST_KEY, OLD_KEY]),
+        ):
             index += 1
             rotated = {"fallback_keys": fallbacks, "signed_with": OLD_KEY}
             Clock.set(at)
             token = signing.dumps(CART, key=OLD_KEY)
-            add_valid("fallback_%s/signing" % name, "fallback", "signing", SIGNING_SALT, token, payload, at, **rotated)
+            add_valid(
+                "fallback_%s/signing" % name,
+                "fallback",
+                "signing",
+                SIGNING_SALT,
+                token,
+                payload,
+                at,
+                **rotated,
+            )
             with Keys(OLD_KEY):
                 Clock.set(at)
                 token = db.SessionStore().encode(CART)
                 cookie = signing.dumps(CART, salt=COOKIE_SALT, compress=True)
-            add_valid("fallback_%s/db" % name, "fallback", "db", db.SessionStore().key_salt, token, payload, at, **rotated)
             add_valid(
-                "fallback_%s/cookie" % name, "fallback", "cookie", COOKIE_SALT, cookie, payload, at,
-                max_age=COOKIE_AGE, now=at + 3600, **rotated
+                "fallback_%s/db" % name,
+                "fallback",
+                "db",
+                db.SessionStore().key_salt,
+                token,
+                payload,
+                at,
+                **rotated,
+            )
+            add_valid(
+                "fallback_%s/cookie" % name,
+                "fallback",
+                "cookie",
+                COOKIE_SALT,
+                cookie,
+                payload,
+                at,
+                max_age=COOKIE_AGE,
+                now=at + 3600,
+                **rotated,
             )
     if VERSION in ((3, 1), (3, 2)) and not extra:
         # These two releases still read what the older ones wrote.
         for name, salt in (("signing", SIGNING_SALT), ("cookie", COOKIE_SALT)):
             token = sign(plain(payload.encode()), at, salt, algorithm="sha1")
             age = {"max_age": COOKIE_AGE, "now": at + 3600} if name == "cookie" else {}
-            add_valid("sha1_before_3_1/" + name, "sha1_before_3_1", name, salt, token, payload, at, algorithm="sha1", **age)
+            add_valid(
+                "sha1_before_3_1/" + name,
+                "sha1_before_3_1",
+                name,
+                salt,
+                token,
+                payload,
+                at,
+                algorithm="sha1",
+                **age,
+            )
         token = legacy_token(payload.encode())
         add_valid(
-            "sha1_before_3_1/legacy", "sha1_before_3_1", "legacy", "django.contrib.sessionsSessionStore", token, payload, at,
-            algorithm="sha1"
+            "sha1_before_3_1/legacy",
+            "sha1_before_3_1",
+            "legacy",
+            "django.contrib.sessionsSessionStore",
+            token,
+            payload,
+            at,
+            algorithm="sha1",
         )
 
 
@@ -533,7 +740,7 @@ def make_valid():
 
 
 def legacy_cause(token):
-    """What Django's decode of the older format meets inside, before it turns most of it into an empty session."""
+    """What Django's older decode() meets inside; it turns most of it into an empty session."""
     encoded = base64.b64decode(token.encode())
     digest, serialized = encoded.split(b":", 1)
     if not constant_time_compare(digest.decode(), db.SessionStore()._hash(serialized)):
@@ -544,7 +751,12 @@ def legacy_cause(token):
 def add_invalid(name, group, kind, token, at=START, now=None, max_age=None, salt=None, **fields):
     now = START + 3600 if now is None else now
     entry = {"name": name + "/" + kind, "group": group, "kind": kind}
-    entry["salt"] = salt or {"db": db_salt, "cookie": COOKIE_SALT, "signing": SIGNING_SALT, "legacy": legacy_salt}[kind]
+    entry["salt"] = (
+        salt
+        or {"db": db_salt, "cookie": COOKIE_SALT, "signing": SIGNING_SALT, "legacy": legacy_salt}[
+            kind
+        ]
+    )
     if at is not None and kind != "legacy":
         entry["time"] = at
     if kind == "cookie":
@@ -555,7 +767,7 @@ def add_invalid(name, group, kind, token, at=START, now=None, max_age=None, salt
         entry["now"] = now
     entry.update(fields)
     entry["token"] = shorten(token)
-    Clock.set(now) if isinstance(now, int) else Clock.set(int(now), int(round(now % 1 * 1e6)))
+    Clock.set(now) if isinstance(now, int) else Clock.set(int(now), round(now % 1 * 1e6))
     with Keys(entry.get("secret_key", SECRET_KEY), entry.get("fallback_keys", [])):
         if kind == "legacy":
             result = outcome(lambda: legacy_cause(token))
@@ -577,263 +789,12 @@ db_salt = "django.contrib.sessions.SessionStore"
 legacy_salt = "django.contrib.sessionsSessionStore"
 
 
-def signed_bodies():
-    """Bodies (all before the time) that are signed as they should be, but hold something else inside."""
-    good = b'{"a":1}'
-    text = plain(good)  # eyJhIjoxfQ
-    assert len(text) % 4 == 2
-
-    # Base64. CPython skips characters beyond the alphabet.
-    yield "base64", "length_1_mod_4", text[:9]
-    yield "base64", "one_character", "e"
-    yield "base64", "two_characters", "ey"
-    yield "base64", "three_characters", "eyJ"
-    yield "base64", "one_junk_character", text[:4] + "!" + text[4:]
-    yield "base64", "two_junk_characters", text[:4] + "!!" + text[4:]
-    yield "base64", "four_junk_characters", text[:4] + "!?*$" + text[4:]
-    yield "base64", "junk_at_the_start", "!!!!" + text
-    yield "base64", "junk_at_the_end", text + "!!!!"
-    yield "base64", "only_junk", "!!!!"
-    yield "base64", "spaces", text[:4] + "    " + text[4:]
-    yield "base64", "newlines", text[:4] + "\r\n\r\n" + text[4:]
-    yield "base64", "nul", text[:4] + "\x00\x00\x00\x00" + text[4:]
-    yield "base64", "non_ascii", text[:4] + "éé" + text[4:]
-    yield "base64", "non_ascii_3_bytes", text[:4] + "日" + text[4:]
-    yield "base64", "astral", text[:4] + "\U0001f600" + text[4:]
-    yield "base64", "separators_inside", text[:4] + "::::" + text[4:]
-    yield "base64", "dots_inside", text[:4] + "...." + text[4:]
-    yield "base64", "padded", text + "=="
-    yield "base64", "padding_of_one", text + "="
-    yield "base64", "padding_of_three", text + "==="
-    yield "base64", "padding_of_four", text + "===="
-    yield "base64", "padding_of_eight", text + "=" * 8
-    yield "base64", "padding_inside", text[:4] + "=" + text[4:]
-    yield "base64", "padding_in_pair_inside", text[:6] + "==" + text[6:]
-    yield "base64", "padding_split_by_junk", text + "=!="
-    yield "base64", "data_after_padding", text + "==" + text
-    yield "base64", "data_after_padding_4", text + "==AAAA"
-    yield "base64", "padding_at_the_start", "=" + text
-    yield "base64", "padding_of_two_at_the_start", "==" + text
-    yield "base64", "only_padding", "===="
-    yield "base64", "loose_trailing_bits", text[:-1] + "R"
-    yield "base64", "loose_trailing_bits_all", text[:-1] + "f"
-    yield "base64", "loose_trailing_bits_of_three", plain(b'{"a":11}')[:-1] + "1"
-    yield "base64", "url_alphabet", plain(b'{"\xff\xfe\xfb":"\xff\xef\xbf"}')
-    yield "base64", "standard_alphabet", plain(b'{"\xff\xfe\xfb":"\xff\xef\xbf"}').replace("-", "+").replace("_", "/")
-    yield "base64", "standard_and_url_alphabet", plain(b'{"\xff\xfe\xfb":"\xff\xef\xbf"}').replace("-", "+", 1)
-    yield "base64", "percent_encoded", text + "%3D%3D"
-    yield "base64", "quoted", '"' + text + '"'
-
-    # zlib. CPython ignores what follows the stream.
-    data = b'{"cart":"' + b"abc" * 30 + b'"}'
-    packed = zlib.compress(data)
-    yield "zlib", "not_squeezed", "." + text
-    yield "zlib", "only_a_dot", "."
-    yield "zlib", "two_dots", "." + squeezed(data)
-    yield "zlib", "dot_forgotten", b64(packed)
-    for cut in range(len(packed)):
-        yield "zlib", "cut_to_%02d" % cut, "." + b64(packed[:cut])
-    for position in range(len(packed)):
-        flipped = bytearray(packed)
-        flipped[position] ^= 1 << (position % 8)
-        yield "zlib", "flipped_%02d" % position, "." + b64(bytes(flipped))
-    yield "zlib", "wrong_adler", "." + b64(packed[:-4] + b"\x00\x00\x00\x00")
-    yield "zlib", "trailing_garbage", "." + b64(packed + b"garbage")
-    yield "zlib", "trailing_byte", "." + b64(packed + b"\x00")
-    yield "zlib", "second_stream", "." + b64(packed + packed)
-    yield "zlib", "raw_deflate", "." + b64(packed[2:-4])
-    yield "zlib", "gzip", "." + b64(b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\xff" + packed[2:-4] + b"\x00" * 8)
-    compressor = zlib.compressobj(zdict=b"abcabcabcabc")
-    yield "zlib", "preset_dictionary", "." + b64(compressor.compress(data) + compressor.flush())
-    compressor = zlib.compressobj(6, zlib.DEFLATED, 9)
-    yield "zlib", "window_of_512", "." + b64(compressor.compress(data) + compressor.flush())
-    compressor = zlib.compressobj(6, zlib.DEFLATED, 15, 8, zlib.Z_FIXED)
-    yield "zlib", "fixed_codes", "." + b64(compressor.compress(data) + compressor.flush())
-    compressor = zlib.compressobj()
-    yield "zlib", "sync_flush_without_end", "." + b64(compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))
-    compressor = zlib.compressobj()
-    flushed = compressor.compress(data[:20]) + compressor.flush(zlib.Z_FULL_FLUSH)
-    yield "zlib", "full_flush_inside", "." + b64(flushed + compressor.compress(data[20:]) + compressor.flush())
-    for level in (0, 1, 9):
-        yield "zlib", "level_%d" % level, squeezed(data, level)
-    yield "zlib", "squeezed_but_longer", squeezed(good)
-    yield "zlib", "squeezed_nothing", squeezed(b"")
-    yield "zlib", "squeezed_twice", squeezed(zlib.compress(data))
-    yield "zlib", "reserved_block", "." + b64(b"\x78\x9c\x07\x00")
-    yield "zlib", "distance_too_far", "." + b64(b"\x78\x9c\x03\x02\x00\x00\x00\x00\x01")
-
-    # JSON.
-    for name, body in JSON_BODIES:
-        yield "json", name, plain(body)
-    for name, body in LONG_JSON_BODIES:
-        yield "json", name, squeezed(body, 9)
-
-
-# Everything that a JSON reader can be asked. latin-1 is how Django reads the bytes.
-JSON_BODIES = [
-    ("nothing", b""),
-    ("space", b" "),
-    ("word", b"session"),
-    ("trailing_garbage", b'{"a":1}x'),
-    ("trailing_brace", b'{"a":1}}'),
-    ("two_documents", b'{"a":1} {"b":2}'),
-    ("trailing_nul", b'{"a":1}\x00'),
-    ("spaces_around", b' \t\r\n{ "a" :\t1 ,\r\n"b" : [ 1 , 2 ] }\n '),
-    ("form_feed", b'{\x0c"a":1}'),
-    ("vertical_tab", b'\x0b{"a":1}'),
-    ("no_break_space", b'{\xa0"a":1}'),
-    ("byte_order_mark", b'\xef\xbb\xbf{"a":1}'),
-    ("utf_16", '{"a":1}'.encode("utf-16")),
-    ("comment", b'{"a":1/**/}'),
-    ("cut_object", b'{"a":1'),
-    ("cut_after_colon", b'{"a":'),
-    ("cut_after_key", b'{"a"'),
-    ("cut_in_key", b'{"a'),
-    ("cut_after_brace", b"{"),
-    ("cut_list", b'{"a":[1,2'),
-    ("cut_list_after_comma", b'{"a":[1,'),
-    ("cut_string", b'{"a":"b'),
-    ("cut_escape", b'{"a":"b\\'),
-    ("cut_unicode_escape", b'{"a":"\\u00'),
-    ("comma_at_the_end", b'{"a":1,}'),
-    ("comma_at_the_end_of_list", b'{"a":[1,]}'),
-    ("comma_at_the_start", b'{,"a":1}'),
-    ("two_commas", b'{"a":1,,"b":2}'),
-    ("no_comma", b'{"a":1 "b":2}'),
-    ("no_colon", b'{"a" 1}'),
-    ("two_colons", b'{"a"::1}'),
-    ("no_value", b'{"a":}'),
-    ("no_key", b"{:1}"),
-    ("bare_key", b"{a:1}"),
-    ("number_as_key", b"{1:2}"),
-    ("null_as_key", b"{null:2}"),
-    ("single_quotes", b"{'a':1}"),
-    ("wrong_bracket", b'{"a":[1}'),
-    ("list", b"[1,2,3]"),
-    ("empty_list", b"[]"),
-    ("list_of_pairs", b'[["a",1]]'),
-    ("string", b'"text"'),
-    ("empty_string", b'""'),
-    ("number", b"7"),
-    ("zero", b"0"),
-    ("float", b"1.5"),
-    ("null", b"null"),
-    ("true", b"true"),
-    ("false", b"false"),
-    ("nan", b"NaN"),
-    ("infinity", b"Infinity"),
-    ("minus_infinity", b"-Infinity"),
-    ("duplicate_keys", b'{"a":1,"b":2,"a":3}'),
-    ("duplicate_keys_escaped", b'{"a":1,"\\u0061":2}'),
-    ("duplicate_keys_in_depth", b'{"x":{"a":[1],"a":{"b":1,"b":2}}}'),
-    ("raw_newline_in_string", b'{"a":"x\ny"}'),
-    ("raw_tab_in_string", b'{"a":"x\ty"}'),
-    ("raw_nul_in_string", b'{"a":"x\x00y"}'),
-    ("raw_1f_in_string", b'{"a":"x\x1fy"}'),
-    ("raw_control_in_key", b'{"a\nb":1}'),
-    ("raw_delete_in_string", b'{"a":"\x7f"}'),
-    ("utf_8_in_string", '{"a":"é日"}'.encode()),
-    ("utf_8_in_key", '{"é":1}'.encode()),
-    ("astral_utf_8", '{"a":"\U0001f600"}'.encode()),
-    ("latin_1_in_string", b'{"a":"\xe9\x80\xff"}'),
-    ("high_bytes_outside_a_string", b'{"a":\xff}'),
-    ("superscript_as_number", b'{"a":\xb2}'),
-    ("superscript_in_number", b'{"a":1\xb2}'),
-    ("every_escape", b'{"a":"\\"\\\\\\/\\b\\f\\n\\r\\t\\u0041"}'),
-    ("upper_and_lower_hex", b'{"a":"\\u00E9\\u00e9\\uABCD\\uabcd"}'),
-    ("unknown_escape", b'{"a":"\\x41"}'),
-    ("escaped_quote_mark", b'{"a":"\\\'"}'),
-    ("escaped_newline", b'{"a":"\\\n"}'),
-    ("upper_u_escape", b'{"a":"\\U0041"}'),
-    ("short_unicode_escape", b'{"a":"\\u41"}'),
-    ("bad_unicode_escape", b'{"a":"\\u00g0"}'),
-    ("unicode_escape_with_x", b'{"a":"\\u0x41"}'),
-    ("unicode_escape_with_plus", b'{"a":"\\u+041"}'),
-    ("unicode_escape_with_space", b'{"a":"\\u 041"}'),
-    ("unicode_escape_with_underscore", b'{"a":"\\u0_41"}'),
-    ("surrogate_pair", b'{"a":"\\ud83d\\ude00"}'),
-    ("surrogate_high", b'{"a":"\\ud83d"}'),
-    ("surrogate_low", b'{"a":"\\ude00"}'),
-    ("surrogate_high_then_letter", b'{"a":"\\ud83dx"}'),
-    ("surrogate_high_then_escape", b'{"a":"\\ud83d\\n"}'),
-    ("surrogate_high_then_other_unicode", b'{"a":"\\ud83d\\u0041"}'),
-    ("surrogate_high_twice", b'{"a":"\\ud83d\\ud83d\\ude00"}'),
-    ("surrogates_swapped", b'{"a":"\\ude00\\ud83d"}'),
-    ("surrogate_high_then_bad_escape", b'{"a":"\\ud83d\\u00g0"}'),
-    ("surrogate_high_then_cut", b'{"a":"\\ud83d\\u'),
-    ("surrogate_in_key", b'{"\\ud83d":1,"\\ud83d\\ude00":2}'),
-    ("escaped_nul", b'{"a\\u0000":"\\u0000"}'),
-    ("number_leading_zero", b'{"a":01}'),
-    ("number_minus_leading_zero", b'{"a":-01}'),
-    ("number_plus", b'{"a":+1}'),
-    ("number_minus_only", b'{"a":-}'),
-    ("number_two_minus", b'{"a":--1}'),
-    ("number_no_whole_part", b'{"a":.5}'),
-    ("number_no_fraction", b'{"a":1.}'),
-    ("number_no_exponent", b'{"a":1e}'),
-    ("number_no_exponent_after_sign", b'{"a":1e+}'),
-    ("number_hex", b'{"a":0x10}'),
-    ("number_underscore", b'{"a":1_000}'),
-    ("number_two_points", b'{"a":1.2.3}'),
-    ("number_letter_after", b'{"a":1f}'),
-    ("number_minus_zero", b'{"a":-0}'),
-    ("number_minus_zero_float", b'{"a":-0.0}'),
-    ("number_minus_zero_exponent", b'{"a":-0e1}'),
-    ("number_zero_exponent", b'{"a":0e0}'),
-    ("number_upper_exponent", b'{"a":1E5,"b":1E+5,"c":1e-05,"d":1.50e3}'),
-    ("number_trailing_zeros", b'{"a":1.500,"b":100.0}'),
-    ("number_overflow", b'{"a":1e400,"b":-1e400}'),
-    ("number_underflow", b'{"a":1e-400,"b":-1e-400}'),
-    ("number_half_way", b'{"a":1.00000000000000011102230246251565,"b":9007199254740993.0}'),
-    ("number_max_and_a_bit", b'{"a":1.7976931348623158e308,"b":1.7976931348623159e308}'),
-    ("number_beyond_64_bits", b'{"a":18446744073709551616,"b":-9223372036854775809}'),
-    ("number_300_digits", b'{"a":' + b"7" * 300 + b"}"),
-    ("number_exponent_300_digits", b'{"a":1e' + b"9" * 300 + b',"b":1e-' + b"9" * 300 + b',"c":0e' + b"9" * 300 + b"}"),
-    ("constant_minus_nan", b'{"a":-NaN}'),
-    ("constant_lower_nan", b'{"a":nan}'),
-    ("constant_cut_nan", b'{"a":Na}'),
-    ("constant_plus_infinity", b'{"a":+Infinity}'),
-    ("constant_inf", b'{"a":Inf}'),
-    ("constant_minus_inf", b'{"a":-Inf}'),
-    ("constant_cut_infinity", b'{"a":Infinit}'),
-    ("constant_infinity_and_more", b'{"a":Infinityx}'),
-    ("constant_all", b'{"a":NaN,"b":Infinity,"c":-Infinity,"d":[NaN,-Infinity]}'),
-    ("constant_upper_true", b'{"a":True}'),
-    ("constant_cut_true", b'{"a":tru}'),
-    ("constant_true_and_more", b'{"a":truex}'),
-    ("constant_none", b'{"a":None}'),
-    ("constant_undefined", b'{"a":undefined}'),
-    ("pickle", b"\x80\x04}\x94\x8c\x01a\x94K\x01s."),
-    ("php_session", b'a|i:1;b|s:1:"x";'),
-    ("expiry_text", b'{"_session_expiry":"soon"}'),
-    ("expiry_list", b'{"_session_expiry":[1]}'),
-    ("expiry_float", b'{"_session_expiry":12.5}'),
-]
-
-LONG_JSON_BODIES = [
-    ("digits_4300", b'{"a":' + b"7" * 4300 + b"}"),
-    ("digits_4301", b'{"a":' + b"7" * 4301 + b"}"),
-    ("digits_4301_minus", b'{"a":-' + b"7" * 4301 + b"}"),
-    ("digits_5000_float", b'{"a":' + b"7" * 5000 + b'.5,"b":0.' + b"7" * 5000 + b"}"),
-    ("nesting_100000_lists", b"[" * 100000 + b"]" * 100000),
-    ("nesting_100000_objects", b'{"a":' * 100000 + b"1" + b"}" * 100000),
-    ("nesting_100000_mixed", b'{"a":[' * 50000 + b"]}" * 50000),
-    ("nesting_100000_in_a_key", b'{"a":' + b"[" * 100000 + b"]" * 100000 + b"}"),
-    ("nesting_100000_unclosed", b"[" * 100000),
-    ("nesting_100000_unclosed_objects", b'{"a":' * 100000),
-    ("nesting_300", b'{"a":' + b"[" * 300 + b"]" * 300 + b"}"),
-]
-
-
-def bomb(size):
-    """A JSON object of exactly this many bytes, nearly all of them one letter."""
-    return squeezed(b'{"a":"' + b"0" * (size - 8) + b'"}', 9)
-
-
 def make_invalid():
     bodies = list(signed_bodies())
     # The db engine of releases that write the legacy form does not read the signed one as its own.
-    kinds = [("cookie", COOKIE_SALT)] if WRITES_LEGACY else [("db", db_salt), ("cookie", COOKIE_SALT)]
+    kinds = (
+        [("cookie", COOKIE_SALT)] if WRITES_LEGACY else [("db", db_salt), ("cookie", COOKIE_SALT)]
+    )
     for kind, salt in kinds:
         for group, name, body in bodies:
             add_invalid("%s/%s" % (group, name), group, kind, sign(body, START, salt))
@@ -845,7 +806,9 @@ def make_invalid():
             told = {"ours": ours} if ours else {}
             add_invalid("bomb/" + name, "bomb", kind, sign(bomb(size), START, salt), **told)
         broken = squeezed(b"0" * (64 * MIB), 9)
-        add_invalid("bomb/64_mib_not_json", "bomb", kind, sign(broken, START, salt), ours="TooLarge")
+        add_invalid(
+            "bomb/64_mib_not_json", "bomb", kind, sign(broken, START, salt), ours="TooLarge"
+        )
         make_invalid_envelopes(kind, salt)
     make_expired()
     if WRITES_LEGACY or VERSION in ((3, 1), (3, 2)):
@@ -863,7 +826,9 @@ def make_invalid_envelopes(kind, salt):
     # The newest release has every bit of every character, the others one bit of each.
     for position in range(len(token)):
         for bit in range(8) if VERSION >= (6, 1) and kind == "db" else [position % 7]:
-            flipped = token[:position] + chr(ord(token[position]) ^ (1 << bit)) + token[position + 1 :]
+            flipped = (
+                token[:position] + chr(ord(token[position]) ^ (1 << bit)) + token[position + 1 :]
+            )
             add("flipped_bit", "%02d_%d" % (position, bit), flipped)
     for length in range(len(token)):
         add("cut_end", "%02d" % length, token[:length])
@@ -884,7 +849,12 @@ def make_invalid_envelopes(kind, salt):
     add("wrong_key", "fallback_not_given", sign(good, START, salt, OLD_KEY), signed_with=OLD_KEY)
     add("wrong_key", "cut", sign(good, START, salt, SECRET_KEY[:-1]))
     if HAS_FALLBACKS:
-        add("wrong_key", "not_among_fallbacks", sign(good, START, salt, WRONG_KEY), fallback_keys=[OLD_KEY, OLDEST_KEY])
+        add(
+            "wrong_key",
+            "not_among_fallbacks",
+            sign(good, START, salt, WRONG_KEY),
+            fallback_keys=[OLD_KEY, OLDEST_KEY],
+        )
         other = {"sha256": "sha1", "sha1": "sha256"}[ALGORITHM]
         add("wrong_algorithm", other, sign(good, START, salt, algorithm=other))
         add("wrong_algorithm", "sha512", sign(good, START, salt, algorithm="sha512"))
@@ -982,17 +952,41 @@ def make_expired():
         token = sign(plain(b'{"a":1}'), START, salt)
         late = squeezed(b"x")
         for max_age in (COOKIE_AGE, 60, 0) if kind == "signing" else (COOKIE_AGE,):
-            for name, later in (("by_a_second", 1), ("by_half_a_second", 0.5), ("by_a_year", 31536000)):
+            for name, later in (
+                ("by_a_second", 1),
+                ("by_half_a_second", 0.5),
+                ("by_a_year", 31536000),
+            ):
                 add_invalid(
-                    "expired/%s_after_%d" % (name, max_age), "expired", kind, token, now=START + max_age + later, max_age=max_age
+                    "expired/%s_after_%d" % (name, max_age),
+                    "expired",
+                    kind,
+                    token,
+                    now=START + max_age + later,
+                    max_age=max_age,
                 )
         # Django looks at the time before it looks at the body, and at the signature before both.
         expired = {"now": START + COOKIE_AGE + 1, "max_age": COOKIE_AGE}
-        add_invalid("expired/and_not_base64", "expired", kind, sign("eyJhI", START, salt), **expired)
+        add_invalid(
+            "expired/and_not_base64", "expired", kind, sign("eyJhI", START, salt), **expired
+        )
         add_invalid("expired/and_not_json", "expired", kind, sign(late, START, salt), **expired)
-        add_invalid("expired/and_wrong_key", "expired", kind, sign(plain(b"{}"), START, salt, WRONG_KEY), **expired)
+        add_invalid(
+            "expired/and_wrong_key",
+            "expired",
+            kind,
+            sign(plain(b"{}"), START, salt, WRONG_KEY),
+            **expired,
+        )
         add_invalid("expired/and_cut", "expired", kind, token[:-1], **expired)
-    add_invalid("expired/negative_max_age", "expired", "signing", sign(plain(b"{}"), START, SIGNING_SALT), now=START, max_age=-1)
+    add_invalid(
+        "expired/negative_max_age",
+        "expired",
+        "signing",
+        sign(plain(b"{}"), START, SIGNING_SALT),
+        now=START,
+        max_age=-1,
+    )
 
 
 def make_invalid_legacy():
@@ -1007,7 +1001,11 @@ def make_invalid_legacy():
         return base64.b64encode(data).decode()
 
     for position in range(len(token)):
-        flipped = token[:position] + chr(ord(token[position]) ^ (1 << position % 7)) + token[position + 1 :]
+        flipped = (
+            token[:position]
+            + chr(ord(token[position]) ^ (1 << position % 7))
+            + token[position + 1 :]
+        )
         add("flipped_bit", "%02d" % position, flipped)
     for length in range(len(token)):
         add("cut_end", "%02d" % length, token[:length])
@@ -1042,12 +1040,16 @@ def make_invalid_legacy():
     add("shape", "unpadded", token.rstrip("="))
     add("shape", "padding_twice", token + "==")
     add("shape", "data_after_padding", token + token)
-    add("shape", "url_alphabet", legacy_token(b'{"\xff\xfe\xfb":"\xff\xef\xbf"}').replace("+", "-").replace("/", "_"))
+    add(
+        "shape",
+        "url_alphabet",
+        legacy_token(b'{"\xff\xfe\xfb":"\xff\xef\xbf"}').replace("+", "-").replace("/", "_"),
+    )
     add("shape", "signed_form", sign(plain(good), START, db_salt))
     add("shape", "nul", "\x00")
     add("shape", "long", "a" * MIB)
     for name, body in JSON_BODIES + LONG_JSON_BODIES:
-        # Base64 of these has no long runs, and signed tokens have them already.
+        # Signed tokens have the other ones already.
         if not name.startswith("nesting_100000_") or name == "nesting_100000_lists":
             add("json", name, legacy_token(body))
 
@@ -1066,7 +1068,9 @@ def main():
     print("  %d invalid" % len(invalid), flush=True)
     for entries in (valid, invalid):
         names = [entry["name"] for entry in entries]
-        assert len(names) == len(set(names)), sorted(name for name in names if names.count(name) > 1)
+        assert len(names) == len(set(names)), sorted(
+            name for name in names if names.count(name) > 1
+        )
 
     user = User.objects.get(pk=7)
     auth = {
