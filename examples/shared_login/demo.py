@@ -1,0 +1,89 @@
+"""The demo: a Django site and a Rust service that share one login.
+
+    demo.py run      starts both, for you to look at; Ctrl-C stops them
+    demo.py check    plays the same story without a person, in headless Chromium
+
+Standard library only. `make demo` and `make demo-check` build what is needed and call this.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import signal
+import sys
+import time
+from pathlib import Path
+
+from servers import CHECKOUT, PASSWORD, USERNAME, DemoError, Servers, free_port, tail
+from story import check
+
+WHAT_TO_TRY = """\
+What to try
+  1. Log in on Django, then open the Rust address: it greets you by name.
+  2. Put something into the cart on one side, and look at the other.
+  3. Log out in Rust: Django knows nobody any more.
+  4. Log in from two browsers and change the password in one: both servers refuse the other."""
+
+
+def run():
+    ports = free_port(8000), free_port(8001)
+    with Servers(CHECKOUT / ".demo", *ports) as servers:
+        print("Preparing the database and the user in .demo/", flush=True)
+        servers.prepare()
+        print("Starting both servers", flush=True)
+        servers.start()
+        print(f"""
+Two doors are open. Ctrl-C closes both.
+
+  Django    {servers.django}/
+  Rust      {servers.rust}/
+  User      {USERNAME}
+  Password  {PASSWORD}
+
+{WHAT_TO_TRY}
+
+Their logs are .demo/django.log and .demo/rust.log.
+""", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                servers.check_alive()
+                time.sleep(0.3)
+        print("\nClosing both doors.", flush=True)
+    return 0
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run", help="start both servers")
+    check_parser = commands.add_parser("check", help="play the story without a person")
+    check_parser.add_argument(
+        "--pictures", type=Path, metavar="FOLDER", help="save the README's pictures there"
+    )
+    arguments = parser.parse_args()
+
+    # `kill` ends the demo as Ctrl-C does, and so it does where a shell made us deaf to Ctrl-C.
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, interrupt)
+    sys.stdout.reconfigure(errors="replace")
+    if not importlib.util.find_spec("django"):
+        print(f"Django is missing in {sys.executable}. Run `make {'demo' if arguments.command == 'run' else 'demo-check'}`.", file=sys.stderr)
+        return 2
+    try:
+        return run() if arguments.command == "run" else check(arguments.pictures)
+    except DemoError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,404 @@
+"""The demo's story without a person, against the real servers, and what must not happen on the way."""
+
+import base64
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import tempfile
+import time
+import zlib
+from pathlib import Path
+
+import pictures
+from browsers import Chromium, NoBrowser, PlainHttp
+from servers import PASSWORD, USERNAME, DemoError, Servers, free_port, tail
+
+COOKIE = "two_doors_session"
+NEW_PASSWORD = "three-doors"
+HOSTILE = """<img src=x onerror="document.title='owned'"> & <b>bold</b>"""
+
+# Put into the session by Django, to be found there unharmed after Rust saved it. Python source.
+EXACT = r"""[float("nan"), float("-inf"), 2**70, -(10**30), 1.0, 1, "1.0", 1e16, -0.0, 0.1, True, None,
+    "\ud83d", "é\U0001f980", {"b": 1, "a": [], "": {}, 1: "one"}]"""
+
+
+class Failed(Exception):
+    def __init__(self, what, expected, seen):
+        super().__init__(f"{what}\n    expected: {expected}\n    seen:     {seen}")
+
+
+def expect(what, expected, seen):
+    if expected != seen:
+        raise Failed(what, expected, seen)
+
+
+def expect_text(visitor, *texts):
+    """Each of `texts` stands on the visitor's page."""
+    for text in texts:
+        if text not in visitor.text:
+            raise Failed(visitor.url, f"a page with {text!r}", f"[{visitor.status}] {visitor.text}")
+
+
+def check(pictures_folder=None):
+    """Plays the story. Returns the exit code."""
+    try:
+        browser = Chromium()
+    except NoBrowser as error:
+        if os.environ.get("CI") == "true":
+            raise DemoError(f"CI=true asks for a browser, and {error}.") from None
+        if pictures_folder:
+            raise DemoError(f"Pictures need a browser, and {error}.") from None
+        print(f"Over plain HTTP, since {error}; how pages look stays unchecked.")
+        browser = PlainHttp()
+
+    folder = Path(tempfile.mkdtemp(prefix="shared-login-"))
+    began = time.monotonic()
+    passed = False
+    with browser, Servers(folder, free_port(), free_port()) as servers:
+        print(f"Playing the demo's story in {browser.name}", flush=True)
+        story = Story(servers, browser, pictures_folder)
+        step = None
+        try:
+            for step in story.steps():
+                step_began = time.monotonic()
+                step()
+                print(f"  ✓ {time.monotonic() - step_began:5.2f} s  {step.__doc__}", flush=True)
+            passed = True
+        except Exception as error:
+            # Whatever it was, the reader needs the step, the reason and the logs.
+            print(f"  ✗          {step.__doc__}\n\n{error or repr(error)}\n")
+            if not isinstance(error, (Failed, DemoError)):
+                print(f"({type(error).__name__})")
+            for name in ("django", "rust"):
+                print(f"The end of {servers.log(name)}:\n{tail(servers.log(name))}")
+    if not passed:
+        return 1
+    shutil.rmtree(folder)
+    print(f"The demo's story holds ({time.monotonic() - began:.0f} s).")
+    return 0
+
+
+class Story:
+    """Each step is a method; its docstring is what the step shows."""
+
+    def __init__(self, servers, browser, pictures_folder):
+        self.servers = servers
+        self.django, self.rust = servers.django, servers.rust
+        self.browser = browser
+        self.pictures_folder = pictures_folder
+
+    def steps(self):
+        yield self.servers_start
+        yield self.nobody_yet
+        yield self.login
+        yield self.rust_greets
+        yield self.rust_adds
+        yield self.django_shows
+        yield self.rust_removes
+        yield self.values_untouched
+        yield self.html_is_escaped
+        if isinstance(self.browser, Chromium):
+            yield self.light_and_dark
+            yield self.phone
+        yield self.tampered_cookie
+        yield self.tampered_row
+        yield self.foreign_origin
+        yield self.deleted_meanwhile
+        yield self.inactive_user
+        yield self.rust_logs_out
+        yield self.password_change
+        yield self.older_session_refused
+        yield self.logs_are_clean
+
+    def servers_start(self):
+        """Migrations, a user, and both servers answer"""
+        self.servers.prepare(quiet=True)
+        self.servers.start()
+
+    def nobody_yet(self):
+        """Without a login neither server knows anybody, and no session is made"""
+        self.ada = self.browser.new_visitor()
+        self.ada.open(self.django)
+        expect_text(self.ada, "One shop, two doors.", "Django")
+        self.ada.open(self.rust)
+        expect_text(self.ada, "Nobody is logged in.", "axum · Rust")
+        expect("sessions in the database", 0, self.count_sessions())
+        expect("the session cookie", None, self.ada.cookies().get(COOKIE))
+
+    def login(self):
+        """Log in on Django, sent there by Rust, and back again"""
+        self.ada.open(f"{self.django}/login/?next={self.rust}/")
+        self.ada.press("Log in", Username=USERNAME, Password=PASSWORD)
+        expect("the address after the login", f"{self.rust}/", self.ada.url)
+        expect("sessions in the database", 1, self.count_sessions())
+
+    def rust_greets(self):
+        """The Rust page greets that user by name, and both show the same session"""
+        key = self.ada.cookies()[COOKIE]
+        for address, badge in ((self.rust, "axum · Rust"), (self.django, "Python")):
+            self.ada.open(address)
+            expect_text(
+                self.ada, "Hello, Ada.", f"Ada Lovelace ({USERNAME})", f"{key[:4]}…{key[-4:]}", badge
+            )
+
+    def rust_adds(self):
+        """Rust puts something in the cart that Django began"""
+        self.ada.open(f"{self.django}/cart/")
+        self.ada.press("Add to cart", Add_an_item="Stoneware mug")
+        expect_text(self.ada, "Stoneware mug added by Django")
+        self.ada.open(f"{self.rust}/cart/")
+        expect_text(self.ada, "Stoneware mug added by Django")
+        self.ada.press("Jasmine tea")
+        expect_text(self.ada, "Jasmine tea added by Rust")
+
+    def django_shows(self):
+        """Django shows it, and Rust what Django adds"""
+        self.ada.open(f"{self.django}/cart/")
+        both = "Stoneware mug added by Django Remove Jasmine tea added by Rust Remove"
+        expect_text(self.ada, "Cart 2", both)
+        self.ada.press("Coffee beans")
+        self.ada.open(f"{self.rust}/cart/")
+        expect_text(self.ada, "Cart 3", f"{both} Coffee beans added by Django Remove")
+        if self.pictures_folder:
+            pictures.take(self.ada, self.django, self.rust, self.pictures_folder)
+
+    def rust_removes(self):
+        """Rust takes out what Django added, and Django what Rust added"""
+        self.ada.open(f"{self.rust}/cart/")
+        self.ada.press("Remove Stoneware mug")
+        self.ada.open(f"{self.django}/cart/")
+        self.ada.press("Remove Jasmine tea")
+        expect_text(self.ada, "Cart 1", "In your cart Coffee beans added by Django Remove Add an item")
+
+    def values_untouched(self):
+        """NaN, 2**70, 1.0, a lone surrogate: untouched values are the same to the letter after Rust saved"""
+        key = self.ada.cookies()[COOKIE]
+        self.django_shell(f"session = SessionStore({key!r}); session['exact'] = {EXACT}; session.save()")
+        seen_by_django = f"print(ascii(SessionStore({key!r})['exact']))"
+        before, printed_before = self.stored_session(key), self.django_shell(seen_by_django)
+        self.ada.open(f"{self.rust}/cart/")
+        self.ada.press("Linen apron")
+        after, printed_after = self.stored_session(key), self.django_shell(seen_by_django)
+        expect("whether Rust changed the cart", True, before.pop("cart") != after.pop("cart"))
+        expect("the other values as JSON text", list(before.items()), list(after.items()))
+        expect("the value as Django prints it", printed_before, printed_after)
+        expect("the first three as Django prints them", "[nan, -inf, 1180591620717411303424", printed_after[:34])
+
+    def html_is_escaped(self):
+        """HTML in an item's name is shown as text by both"""
+        for address in (self.django, self.rust):
+            self.ada.open(f"{address}/cart/")
+            images, bold = self.ada.count("img"), self.ada.count("b")
+            self.ada.press("Add to cart", Add_an_item=HOSTILE)
+            for other in (self.django, self.rust):
+                self.ada.open(f"{other}/cart/")
+                expect_text(self.ada, HOSTILE)
+                expect("images and bold text on the page", (images, bold), (self.ada.count("img"), self.ada.count("b")))
+            self.ada.press(f"Remove {HOSTILE}")
+
+    def light_and_dark(self):
+        """Pages are readable, light and dark: contrast is 4.5 to 1 or better (WCAG AA)"""
+        guest = self.browser.new_visitor()
+        for visitor, paths in ((self.ada, ("/", "/cart/")), (guest, ("/", "/login/"))):
+            for address in (self.django, self.rust):
+                for path in paths:
+                    visitor.open(f"{address}{path}")
+                    backgrounds = set()
+                    for scheme in ("light", "dark"):
+                        visitor.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+                        worst = visitor.page.evaluate(pictures.WORST_CONTRAST)
+                        if worst["ratio"] < 4.5:
+                            raise Failed(f"{visitor.url}, {scheme}", "contrast of 4.5 or more", worst)
+                        backgrounds.add(worst["background"])
+                        name = f"{'django' if address == self.django else 'rust'}-{path.strip('/') or 'home'}-{scheme}.png"
+                        visitor.page.screenshot(path=self.servers.folder / name)
+                    expect(f"backgrounds of {visitor.url}, light and dark", 2, len(backgrounds))
+                    visitor.page.emulate_media(color_scheme=None)
+
+    def phone(self):
+        """On a phone nothing sticks out, and each field has a label"""
+        self.ada.page.set_viewport_size({"width": 360, "height": 740})
+        for address in (self.django, self.rust):
+            for path in ("/", "/cart/", "/password/" if address == self.django else "/"):
+                self.ada.open(f"{address}{path}")
+                width = self.ada.page.evaluate("document.documentElement.scrollWidth")
+                expect(f"width of {self.ada.url}", 360, width)
+                unlabelled = "[...document.querySelectorAll('input:not([type=hidden])')].filter(i => !i.labels.length).length"
+                expect(f"fields without a label on {self.ada.url}", 0, self.ada.page.evaluate(unlabelled))
+        self.ada.page.set_viewport_size({"width": 1080, "height": 760})
+
+    def tampered_cookie(self):
+        """A changed cookie is nobody's, on both sides"""
+        key = self.ada.cookies()[COOKIE]
+        changed = key[:-1] + ("a" if key[-1] != "a" else "b")
+        eve = self.browser.new_visitor()
+        for value in (changed, "short", "../../../../etc/passwd", "' OR 1=1 --", "x" * 3000):
+            for address, says in ((self.django, "One shop, two doors."), (self.rust, "Nobody is logged in.")):
+                eve.set_cookie(address, COOKIE, value)
+                eve.open(address)
+                expect("status", 200, eve.status)
+                expect_text(eve, says)
+                expect("the cookie afterwards", None, eve.cookies().get(COOKIE))
+
+    def tampered_row(self):
+        """A changed row is an empty session to both, and the Rust log warns of it"""
+        key = self.ada.cookies()[COOKIE]
+        [(good,)] = self.sql("SELECT session_data FROM django_session WHERE session_key = ?", key)
+        middle = len(good) // 2
+        bad = good[:middle] + ("A" if good[middle] != "A" else "B") + good[middle + 1 :]
+        store = "UPDATE django_session SET session_data = ? WHERE session_key = ?"
+        self.sql(store, bad, key)
+        for address, says in ((self.django, "One shop, two doors."), (self.rust, "Nobody is logged in.")):
+            self.ada.open(address)
+            expect("status", 200, self.ada.status)
+            expect_text(self.ada, says)
+        log = self.servers.log("rust").read_text()
+        expect("a warning in the Rust log", True, "WARN" in log and "corrupted" in log)
+        expect("the session key in the Rust log", False, key in log)
+        self.sql(store, good, key)
+        self.ada.open(self.rust)
+        expect_text(self.ada, "Hello, Ada.")
+
+    def foreign_origin(self):
+        """Rust takes no form from another site, nor a call under another name"""
+        before = self.stored_session(self.ada.cookies()[COOKIE])
+        for origin in ("https://elsewhere.example", self.django, "null", None):
+            status = self.post_to_rust("/cart/add/", b"name=Trap", {"Origin": origin} if origin else {})
+            expect(f"status of a form from {origin}", 403, status)
+        expect("the session afterwards", before, self.stored_session(self.ada.cookies()[COOKIE]))
+        expect("status of a call to evil.example", 400, self.post_to_rust("/", b"", {"Host": "evil.example"}))
+
+    def deleted_meanwhile(self):
+        """A session that is deleted while Rust works on it stays deleted: status 400"""
+        # A second session, as a login elsewhere would have made it.
+        key = "a" * 32
+        columns = "session_data, expire_date FROM django_session WHERE session_key = ?"
+        self.sql(f"INSERT INTO django_session SELECT '{key}', {columns}", self.ada.cookies()[COOKIE])
+        form = b"name=Too+late"
+        with socket.create_connection(("127.0.0.1", self.port(self.rust)), timeout=10) as connection:
+            # "100 Continue" comes when the service asks for the form: the session is loaded by then.
+            connection.sendall(
+                b"POST /cart/add/ HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nOrigin: %s\r\nCookie: %s=%s\r\n"
+                b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n"
+                b"Expect: 100-continue\r\nConnection: close\r\n\r\n"
+                % (self.port(self.rust), self.rust.encode(), COOKIE.encode(), key.encode(), len(form))
+            )
+            expect("the interim answer", b"HTTP/1.1 100 Continue", connection.recv(21))
+            self.sql("DELETE FROM django_session WHERE session_key = ?", key)
+            connection.sendall(form)
+            answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+        status = answer.partition("HTTP/1.1 ")[2][:3]
+        expect("status", "400", status)
+        expect("whether the page says why", True, "session" in answer)
+        expect("rows of that session", [], self.sql("SELECT 1 FROM django_session WHERE session_key = ?", key))
+
+    def inactive_user(self):
+        """Who is no longer active is nobody, on both sides"""
+        self.sql("UPDATE auth_user SET is_active = 0")
+        self.ada.open(self.rust)
+        expect_text(self.ada, "Nobody is logged in.")
+        self.ada.open(self.django)
+        expect_text(self.ada, "One shop, two doors.")
+        self.sql("UPDATE auth_user SET is_active = 1")
+        self.ada.open(self.rust)
+        expect_text(self.ada, "Hello, Ada.")
+
+    def rust_logs_out(self):
+        """Log out in Rust: Django knows nobody, cookie and row are gone"""
+        key = self.ada.cookies()[COOKIE]
+        self.ada.press("Log out")
+        expect_text(self.ada, "Nobody is logged in.")
+        expect("the cookie", None, self.ada.cookies().get(COOKIE))
+        expect("rows of that session", [], self.sql("SELECT 1 FROM django_session WHERE session_key = ?", key))
+        self.ada.open(self.django)
+        expect_text(self.ada, "One shop, two doors.")
+        # Who kept the cookie has nothing of it.
+        self.ada.set_cookie(self.django, COOKIE, key)
+        self.ada.open(self.django)
+        expect_text(self.ada, "One shop, two doors.")
+
+    def password_change(self):
+        """Log in twice, change the password in Django: that session goes on, on both sides"""
+        self.older = self.browser.new_visitor()
+        self.log_in(self.older)
+        self.log_in(self.ada)
+        self.older.open(self.rust)
+        expect_text(self.older, "Hello, Ada.")
+        self.ada.open(f"{self.django}/password/")
+        self.ada.press(
+            "Change password",
+            Old_password=PASSWORD,
+            New_password=NEW_PASSWORD,
+            New_password_confirmation=NEW_PASSWORD,
+        )
+        expect_text(self.ada, "Your password is new.")
+        for address in (self.rust, self.django):
+            self.ada.open(address)
+            expect_text(self.ada, "Hello, Ada.")
+
+    def older_session_refused(self):
+        """The other, older session is refused by Rust, and by Django"""
+        self.older.open(self.rust)
+        expect_text(self.older, "Nobody is logged in.")
+        expect("the cookie", None, self.older.cookies().get(COOKIE))
+        self.older.open(self.django)
+        expect_text(self.older, "One shop, two doors.")
+        expect("sessions in the database", 1, self.count_sessions())
+
+    def logs_are_clean(self):
+        """Neither server failed on the way, and no log holds the secret key"""
+        secret = (self.servers.folder / "secret_key").read_text()
+        for name, signs in (("django", ("Traceback", '" 500 ')), ("rust", ("panicked", " 500"))):
+            log = self.servers.log(name).read_text()
+            for sign in signs:
+                expect(f"{sign!r} in {self.servers.log(name)}", False, sign in log)
+            expect(f"the secret key in {self.servers.log(name)}", False, secret in log)
+
+    # What the steps are made of
+
+    def log_in(self, visitor):
+        visitor.open(f"{self.django}/login/")
+        visitor.press("Log in", Username=USERNAME, Password=PASSWORD)
+        expect_text(visitor, "Hello, Ada.")
+
+    def sql(self, statement, *parameters):
+        with contextlib.closing(sqlite3.connect(self.servers.database, timeout=20)) as database:
+            with database:
+                return database.execute(statement, parameters).fetchall()
+
+    def count_sessions(self):
+        [(count,)] = self.sql("SELECT count(*) FROM django_session")
+        return count
+
+    def stored_session(self, key):
+        """The values of a session as JSON text, each number and string as it is written."""
+        [(data,)] = self.sql("SELECT session_data FROM django_session WHERE session_key = ?", key)
+        payload = data.rsplit(":", 2)[0]
+        text = base64.urlsafe_b64decode(payload.lstrip(".") + "=" * (-len(payload.lstrip(".")) % 4))
+        text = (zlib.decompress(text) if payload.startswith(".") else text).decode("latin-1")
+        keep = lambda number: f"number {number}"  # noqa: E731
+        return json.loads(text, parse_float=keep, parse_int=keep, parse_constant=keep)
+
+    def django_shell(self, code):
+        """What Python code prints in `manage.py shell`, with `SessionStore` of the configured engine."""
+        setup = (
+            "from importlib import import_module; from django.conf import settings; "
+            "SessionStore = import_module(settings.SESSION_ENGINE).SessionStore; "
+        )
+        return self.servers.manage("shell", "-v0", "-c", setup + code, quiet=True)
+
+    def post_to_rust(self, path, body, headers):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port(self.rust), timeout=10)
+        cookie = f"{COOKIE}={self.ada.cookies()[COOKIE]}"
+        form = "application/x-www-form-urlencoded"
+        with contextlib.closing(connection):
+            connection.request("POST", path, body, {"Cookie": cookie, "Content-Type": form} | headers)
+            return connection.getresponse().status
+
+    @staticmethod
+    def port(address):
+        return int(address.rpartition(":")[2])
