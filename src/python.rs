@@ -56,7 +56,7 @@ impl Signer {
     #[pyo3(signature = (signed, *, max_age = None, now = None))]
     fn loads<'py>(
         &self,
-        signed: &Bound<'py, PyString>,
+        signed: &Bound<'py, PyAny>,
         max_age: Option<&Bound<'py, PyAny>>,
         now: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
@@ -67,7 +67,7 @@ impl Signer {
     #[pyo3(signature = (signed, *, max_age = None, now = None))]
     fn loads_bytes<'py>(
         &self,
-        signed: &Bound<'py, PyString>,
+        signed: &Bound<'py, PyAny>,
         max_age: Option<&Bound<'py, PyAny>>,
         now: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyBytes>> {
@@ -84,14 +84,14 @@ impl Signer {
 
     fn unsign<'py>(
         &self,
-        signed: &Bound<'py, PyString>,
+        signed: &Bound<'py, PyAny>,
         max_age: Option<&Bound<'py, PyAny>>,
         now: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Vec<u8>> {
         let py = signed.py();
-        let text = match signed.to_str() {
+        let text = match signed.extract() {
             Ok(text) => text,
-            // Lone surrogates. Django looks for the separator before it encodes anything.
+            // No str, or one with lone surrogates. Django looks for the separator before it minds.
             Err(_) if !signed.contains(":")? => return Err(errors::to_python(py, SigningError::NoSignature, "")),
             Err(error) => return Err(error),
         };

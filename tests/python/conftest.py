@@ -1,0 +1,34 @@
+"""A Django project on SQLite in memory, for the tests of the Python package."""
+
+import pytest
+from django.conf import settings
+
+SECRET_KEY = "not a secret: tests only"
+
+
+def pytest_configure():
+    settings.configure(
+        SECRET_KEY=SECRET_KEY,
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+        INSTALLED_APPS=[
+            "django.contrib.auth",
+            "django.contrib.contenttypes",
+            "django.contrib.sessions",
+            "project",
+        ],
+        MIDDLEWARE=["django.contrib.sessions.middleware.SessionMiddleware"],
+        ROOT_URLCONF="project",
+        DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+        USE_TZ=True,
+    )
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Sets what `time.time()` says; a moment in 2026 to begin with."""
+
+    def set_clock(seconds):
+        monkeypatch.setattr("time.time", lambda: seconds)
+
+    set_clock(1_790_000_000.25)
+    return set_clock

@@ -1,0 +1,37 @@
+"""The project under test: views that use the session, and urls."""
+
+from django.http import HttpResponse, JsonResponse
+from django.urls import path
+
+
+def show(request):
+    return JsonResponse(dict(request.session.items()))
+
+
+def store(request):
+    request.session.update(request.GET.items())
+    return HttpResponse()
+
+
+def flush(request):
+    request.session.flush()
+    return HttpResponse()
+
+
+def cycle(request):
+    request.session.cycle_key()
+    return HttpResponse()
+
+
+def fail(request):
+    request.session["failed"] = True
+    return HttpResponse(status=500)
+
+
+urlpatterns = [
+    path("show", show),
+    path("store", store),
+    path("flush", flush),
+    path("cycle", cycle),
+    path("fail", fail),
+]
