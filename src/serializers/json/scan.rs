@@ -234,7 +234,11 @@ impl<'a> Scanner<'a> {
 pub(super) fn unescape(text: &[u8]) -> Vec<u8> {
     let mut output = Vec::with_capacity(text.len());
     let mut rest = text;
-    while let Some((&byte, after)) = rest.split_first() {
+    loop {
+        let plain = rest.iter().take_while(|byte| byte.is_ascii() && **byte != b'\\').count();
+        output.extend(&rest[..plain]);
+        rest = &rest[plain..];
+        let Some((&byte, after)) = rest.split_first() else { return output };
         rest = after;
         if byte != b'\\' {
             push_code_point(&mut output, u32::from(byte));
@@ -265,7 +269,6 @@ pub(super) fn unescape(text: &[u8]) -> Vec<u8> {
             other => output.push(other),
         }
     }
-    output
 }
 
 fn code_unit(digits: &[u8]) -> u32 {
