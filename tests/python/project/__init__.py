@@ -1,5 +1,8 @@
 """The project under test: views that use the session, and urls."""
 
+from importlib import import_module
+
+from django.conf import settings
 from django.http import HttpResponse, JsonResponse
 from django.urls import path
 
@@ -23,6 +26,12 @@ def cycle(request):
     return HttpResponse()
 
 
+def interrupted(request):
+    request.session["jam"] = 1
+    import_module(settings.SESSION_ENGINE).SessionStore(request.session.session_key).delete()
+    return HttpResponse()
+
+
 def fail(request):
     request.session["failed"] = True
     return HttpResponse(status=500)
@@ -33,5 +42,6 @@ urlpatterns = [
     path("store", store),
     path("flush", flush),
     path("cycle", cycle),
+    path("interrupted", interrupted),
     path("fail", fail),
 ]
