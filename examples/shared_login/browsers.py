@@ -57,6 +57,13 @@ class Chromium:
     def new_visitor(self):
         return ChromiumVisitor(self.browser.new_context(viewport={"width": 1080, "height": 760}))
 
+    def save_pictures(self, folder):
+        """What each visitor sees now, for whoever looks for the reason of a failure."""
+        for number, context in enumerate(self.browser.contexts, 1):
+            path = folder / f"visitor-{number}.png"
+            context.pages[0].screenshot(path=path, full_page=True)
+            yield path
+
 
 class ChromiumVisitor:
     """Somebody with a browser profile of their own."""
@@ -93,6 +100,11 @@ class ChromiumVisitor:
     def cookies(self):
         return {cookie["name"]: cookie["value"] for cookie in self.context.cookies()}
 
+    def cookie_attributes(self, name):
+        [cookie] = [cookie for cookie in self.context.cookies() if cookie["name"] == name]
+        names = ("value", "domain", "path", "secure", "httpOnly", "sameSite")
+        return {key: cookie[key] for key in names}
+
     def set_cookie(self, address, name, value):
         self.context.add_cookies([{"name": name, "value": value, "url": address}])
 
@@ -110,6 +122,9 @@ class PlainHttp:
 
     def new_visitor(self):
         return HttpVisitor()
+
+    def save_pictures(self, folder):
+        return []
 
 
 class HttpVisitor:
@@ -157,6 +172,17 @@ class HttpVisitor:
 
     def cookies(self):
         return {cookie.name: cookie.value for cookie in self.jar if not cookie.is_expired()}
+
+    def cookie_attributes(self, name):
+        [cookie] = [cookie for cookie in self.jar if cookie.name == name]
+        return {
+            "value": cookie.value,
+            "domain": cookie.domain,
+            "path": cookie.path,
+            "secure": cookie.secure,
+            "httpOnly": cookie.has_nonstandard_attr("HttpOnly"),
+            "sameSite": cookie.get_nonstandard_attr("SameSite"),
+        }
 
     def set_cookie(self, address, name, value):
         host = urllib.parse.urlsplit(address).hostname

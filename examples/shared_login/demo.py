@@ -14,36 +14,36 @@ import sys
 import time
 from pathlib import Path
 
-from servers import CHECKOUT, PASSWORD, USERNAME, DemoError, Servers, free_port, tail
+from servers import CHECKOUT, PASSWORD, USERNAME, DemoError, Servers, find_service, free_port
 from story import check
 
-WHAT_TO_TRY = """\
+WELCOME = f"""
+Two doors are open. Ctrl-C closes both.
+
+  Django    {{django}}/
+  Rust      {{rust}}/
+  User      {USERNAME}
+  Password  {PASSWORD}
+
 What to try
   1. Log in on Django, then open the Rust address: it greets you by name.
   2. Put something into the cart on one side, and look at the other.
   3. Log out in Rust: Django knows nobody any more.
-  4. Log in from two browsers and change the password in one: both servers refuse the other."""
+  4. Log in from two browsers and change the password in one: both servers refuse the other.
+
+Their logs are .demo/django.log and .demo/rust.log.
+"""
 
 
 def run():
+    service = find_service()
     ports = free_port(8000), free_port(8001)
-    with Servers(CHECKOUT / ".demo", *ports) as servers:
+    with Servers(CHECKOUT / ".demo", service, *ports) as servers:
         print("Preparing the database and the user in .demo/", flush=True)
         servers.prepare()
         print("Starting both servers", flush=True)
         servers.start()
-        print(f"""
-Two doors are open. Ctrl-C closes both.
-
-  Django    {servers.django}/
-  Rust      {servers.rust}/
-  User      {USERNAME}
-  Password  {PASSWORD}
-
-{WHAT_TO_TRY}
-
-Their logs are .demo/django.log and .demo/rust.log.
-""", flush=True)
+        print(WELCOME.format(django=servers.django, rust=servers.rust), flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             while True:
                 servers.check_alive()
@@ -73,7 +73,7 @@ def main():
         signal.signal(signum, interrupt)
     sys.stdout.reconfigure(errors="replace")
     if not importlib.util.find_spec("django"):
-        print(f"Django is missing in {sys.executable}. Run `make {'demo' if arguments.command == 'run' else 'demo-check'}`.", file=sys.stderr)
+        print(f"Django is missing in {sys.executable}. Run `make demo`.", file=sys.stderr)
         return 2
     try:
         return run() if arguments.command == "run" else check(arguments.pictures)

@@ -25,9 +25,10 @@ class DemoError(Exception):
 
 
 class Servers:
-    """Django and the Rust service on one SQLite file in `folder`; a context manager that stops both."""
+    """Django and the Rust service on one SQLite file in `folder`; leaving it stops both."""
 
-    def __init__(self, folder, django_port, rust_port):
+    def __init__(self, folder, service, django_port, rust_port):
+        self.service = service
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.database = self.folder / "db.sqlite3"
@@ -70,11 +71,10 @@ class Servers:
         self.manage("demo_user", USERNAME, PASSWORD, quiet=quiet)
 
     def start(self):
-        service = find_service()
         port = self.django.rpartition(":")[2]
         runserver = [sys.executable, MANAGE, "runserver", "--noreload", f"127.0.0.1:{port}"]
         self._spawn("django", runserver)
-        self._spawn("rust", [service])
+        self._spawn("rust", [self.service])
         deadline = time.monotonic() + READY_WITHIN
         for address in (self.django, self.rust):
             while not answers(address):

@@ -6,7 +6,7 @@ use maud::{DOCTYPE, Markup, html};
 use crate::visitor::Visitor;
 use crate::{Item, MAX_NAME_LENGTH};
 
-const SUGGESTIONS: [&str; 4] = ["Coffee beans", "Jasmine tea", "Stoneware mug", "Linen apron"];
+const SUGGESTIONS: [&str; 3] = ["Coffee beans", "Jasmine tea", "Stoneware mug"];
 
 pub(crate) fn home(visitor: &Visitor, user: &User, cookie_name: &str) -> Markup {
     let main = html! {
@@ -142,9 +142,9 @@ fn session_panel(visitor: &Visitor, user: &User, path: &str) -> Markup {
         aside.panel aria-labelledby="session-heading" {
             h2 id="session-heading" { "Your session" }
             dl {
-                dt { "Logged in as" } dd { (full_name(user)) " " span.muted { "(" (user.username) ")" } }
-                dt { "Session key" } dd { code { (visitor.short_session_key()) } }
-                dt { "Stays until" } dd { (visitor.stays_until) }
+                div { dt { "Logged in as" } dd { (full_name(user)) " " span.muted { "(" (user.username) ")" } } }
+                div { dt { "Session key" } dd { code { (visitor.short_session_key()) } } }
+                div { dt { "Stays until" } dd { (visitor.stays_until) } }
             }
             div.actions {
                 a.button href={ (visitor.django_url) "/password/" } { "Change password" }

@@ -1,7 +1,7 @@
 """Settings of the demo shop.
 
-`SESSION_ENGINE` is the one line that a site changes to use django-rust-sessions. The Rust service needs
-to be told what is marked "shared": it must be the same on both sides.
+`SESSION_ENGINE` is the one line that a site changes to use django-rust-sessions. What is marked
+"shared" must be the same in the Rust service.
 """
 
 import os
@@ -12,10 +12,10 @@ BASE_DIR = Path(__file__).resolve().parent
 # demo.py makes a key once, keeps it in .demo/ and hands it to both servers. (shared)
 SECRET_KEY = os.environ["DJANGO_SECRET_KEY"]
 
-SESSION_ENGINE = "django.contrib.sessions.backends.db"
+SESSION_ENGINE = "django_rust_sessions.backends.db"
 
-# Cookies know hosts but not ports, so one browser shows the same session to both servers. The name is
-# not the usual "sessionid" only to leave alone whatever else you run on this machine. (shared)
+# Cookies know hosts but not ports, so one browser shows the same session to both servers. The name
+# is not the usual "sessionid" to leave alone whatever else you run on this machine. (shared)
 SESSION_COOKIE_NAME = "two_doors_session"
 
 DATABASES = {

@@ -4,7 +4,7 @@ from django.utils.crypto import get_random_string
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
-SUGGESTIONS = ["Coffee beans", "Jasmine tea", "Stoneware mug", "Linen apron"]
+SUGGESTIONS = ["Coffee beans", "Jasmine tea", "Stoneware mug"]
 MAX_NAME_LENGTH = 80
 
 
