@@ -62,7 +62,7 @@ def vectors(name: str, section: str) -> list[Vector]:
             algorithm=entry.get("algorithm", header["algorithm"]),
             secret_key=entry.get("secret_key", header["secret_key"]),
             fallback_keys=tuple(entry.get("fallback_keys", ())),
-            now=entry.get("now", entry.get("time", 0)),
+            now=float(entry.get("now", entry.get("time", 0))),  # as time.time() is
             max_age=entry.get("max_age"),
             token=whole(entry["token"]),
             fields=entry,
