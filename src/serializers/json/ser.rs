@@ -1,5 +1,7 @@
 //! Rust values written as Python's `json.dumps` writes them.
 
+use std::iter;
+
 use serde::ser::{self, Serialize};
 
 use super::Error;
@@ -49,14 +51,38 @@ pub(crate) fn write_float(output: &mut Vec<u8>, value: f64) {
         let name = if value.is_nan() { "NaN" } else if value > 0.0 { "Infinity" } else { "-Infinity" };
         return output.extend(name.as_bytes());
     }
-    let scientific = format!("{value:e}");
-    let (mantissa, exponent) = scientific.split_once('e').expect("LowerExp writes an exponent");
-    let exponent: i32 = exponent.parse().expect("LowerExp writes a decimal exponent");
-    if (-4..16).contains(&exponent) {
-        return output.extend(format!("{value:?}").as_bytes());
+    let mut scientific = format!("{value:e}");
+    if scientific.len() > 17 {
+        // From 16 digits on two shortest texts may be equally near. Python takes the even one, as does an exact
+        // precision in Rust, but not the shortest text in Rust.
+        let (mantissa, _) = split_exponent(&scientific);
+        let decimals = mantissa.trim_start_matches('-').len() - 2;
+        scientific = format!("{value:.decimals$e}");
     }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    output.extend(format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs()).as_bytes());
+    let (mantissa, exponent) = split_exponent(&scientific);
+    if !(-4..16).contains(&exponent) {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        return output.extend(format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs()).as_bytes());
+    }
+    if value.is_sign_negative() {
+        output.push(b'-');
+    }
+    let digits = mantissa.bytes().filter(u8::is_ascii_digit);
+    let leading_zeros = usize::try_from(-exponent).unwrap_or(0);
+    let before_point = usize::try_from(exponent).unwrap_or(0) + 1;
+    let mut digits = iter::repeat_n(b'0', leading_zeros).chain(digits);
+    output.extend((0..before_point).map(|_| digits.next().unwrap_or(b'0')));
+    output.push(b'.');
+    let start = output.len();
+    output.extend(digits);
+    if output.len() == start {
+        output.push(b'0');
+    }
+}
+
+fn split_exponent(scientific: &str) -> (&str, i32) {
+    let (mantissa, exponent) = scientific.split_once('e').expect("LowerExp writes an exponent");
+    (mantissa, exponent.parse().expect("LowerExp writes a decimal exponent"))
 }
 
 pub(super) struct Serializer<'a> {
@@ -317,6 +343,7 @@ mod tests {
             (1.0, "1.0"), (-0.0, "-0.0"), (1e16, "1e+16"), (1e15, "1000000000000000.0"), (123456789012345680.0, "1.2345678901234568e+17"),
             (1e-4, "0.0001"), (1e-5, "1e-05"), (1.5e-7, "1.5e-07"), (1e100, "1e+100"), (5e-324, "5e-324"),
             (0.1 + 0.2, "0.30000000000000004"), (f64::MAX, "1.7976931348623157e+308"), (9999999999999998.0, "9999999999999998.0"),
+            (1017.354_064_941_406_2, "1017.3540649414062"), (100.0, "100.0"), (-0.00012, "-0.00012"),
             (f64::NAN, "NaN"), (f64::NEG_INFINITY, "-Infinity"),
         ];
         for (value, expected) in cases {

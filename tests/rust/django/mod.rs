@@ -1,0 +1,60 @@
+//! A real Django in a child process, to be asked what it makes of the same input.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use serde_json::Value;
+
+pub(crate) struct Django {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Django {
+    /// Starts Django from the project's environment. Without one it says so and returns `None`: the test has nothing
+    /// to compare with then. With `CI=true` that is a failure.
+    pub(crate) fn start() -> Option<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let python = root.join(".venv/bin/python");
+        if !python.exists() {
+            let why = "Django is not installed: run `make venv`";
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
+            writeln!(std::io::stderr(), "\nSKIPPED: {why}").expect("standard error is open");
+            return None;
+        }
+        let mut child = Command::new(python)
+            .arg(root.join("tests/rust/django/child.py"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the environment's Python starts");
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        Some(Self { child, input, output })
+    }
+
+    pub(crate) fn ask(&mut self, question: &Value) -> Answer {
+        let input = self.input.as_mut().expect("open until the drop");
+        writeln!(input, "{question}").expect("Django listens");
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("Django answers");
+        let answer: Value = serde_json::from_str(&line).expect("Django answers in JSON");
+        let text = |field: &str| answer[field].as_str().map(str::to_owned);
+        match text("error") {
+            Some(error) => Err(error),
+            None => Ok(text("value").or_else(|| text("token")).expect("a value or a token")),
+        }
+    }
+}
+
+/// JSON text or a token, or the class of what Django raised.
+pub(crate) type Answer = Result<String, String>;
+
+impl Drop for Django {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        self.child.wait().expect("Django ends with its input");
+    }
+}
