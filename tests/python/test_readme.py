@@ -1,0 +1,148 @@
+"""Every snippet of the README is run: the settings in a Django project, the Rust program on its database."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+SECRET_KEY = "the README's secret key, which guards nothing"
+
+# Logs "ada" in, or says who is logged in under a session cookie.
+SITE = '''
+import sys
+import django
+from django.conf import settings
+exec(sys.stdin.read())
+settings.configure(
+    SECRET_KEY={secret_key!r},
+    SESSION_ENGINE=SESSION_ENGINE,
+    DATABASES={{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}}}},
+    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"],
+    USE_TZ=True,
+)
+django.setup()
+from django.contrib.auth import get_user
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.http import HttpRequest
+from django.test import Client
+if len(sys.argv) == 1:
+    call_command("migrate", verbosity=0)
+    client = Client()
+    client.force_login(User.objects.get_or_create(username="ada")[0])
+    print(client.cookies[settings.SESSION_COOKIE_NAME].value)
+else:
+    request = HttpRequest()
+    request.session = __import__(SESSION_ENGINE, fromlist=["SessionStore"]).SessionStore(sys.argv[1])
+    print(get_user(request).get_username() or "stranger")
+'''
+
+
+def snippets():
+    """Language, what a comment says of it, and text of each fenced block."""
+    return re.findall(r"(?:<!-- test: (.+?) -->\n)?```(\w*)\n(.*?)```", README, re.DOTALL)
+
+
+def snippet(test):
+    (text,) = [text for name, _, text in snippets() if name == test]
+    return text
+
+
+def django(folder, settings, *arguments):
+    site = subprocess.run(
+        [sys.executable, "-c", SITE.format(secret_key=SECRET_KEY), *arguments],
+        cwd=folder,
+        input=settings,
+        text=True,
+        capture_output=True,
+    )
+    assert site.returncode == 0, site.stderr
+    return site.stdout.strip()
+
+
+DJANGO_DB = 'SESSION_ENGINE = "django.contrib.sessions.backends.db"'
+DJANGO_COOKIES = 'SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"'
+
+
+def test_every_snippet_has_a_test():
+    names = [name or language for name, language, _ in snippets()]
+    assert names == ["sh", "settings", "examples/greet.rs", "dependency"]
+
+
+def test_commands_are_targets():
+    commands = re.findall(r"^make (\S+)", README, re.MULTILINE)
+    assert commands == ["demo", "test"]
+    for command in commands:
+        subprocess.run(["make", "--dry-run", command], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("engine", ["db", "signed_cookies"])
+def test_a_switched_site_logs_nobody_out(tmp_path, engine):
+    ours = snippet("settings")
+    theirs = {"db": DJANGO_DB, "signed_cookies": DJANGO_COOKIES}[engine]
+    if engine == "signed_cookies":
+        ours = ours.replace("# SESSION_ENGINE", "SESSION_ENGINE")
+    assert f'SESSION_ENGINE = "django_rust_sessions.backends.{engine}"' in ours
+
+    cookie = django(tmp_path, theirs)
+    assert django(tmp_path, ours, cookie) == "ada"
+    cookie = django(tmp_path, ours)
+    assert django(tmp_path, theirs, cookie) == "ada"
+    assert django(tmp_path, ours, cookie[:-1] + "?") == "stranger"
+
+
+@pytest.fixture(scope="session")
+def greet():
+    if not shutil.which("cargo"):
+        pytest.skip("cargo is not installed")
+    subprocess.run(
+        ["cargo", "build", "--quiet", "--example", "greet", "--features", "sqlite"], cwd=ROOT, check=True
+    )
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    return target / "debug" / "examples" / "greet"
+
+
+def test_the_rust_program_is_the_example():
+    assert snippet("examples/greet.rs") == (ROOT / "examples" / "greet.rs").read_text()
+
+
+def test_the_rust_program_greets_whom_django_logged_in(tmp_path, greet):
+    def run(*arguments):
+        variables = {**os.environ, "DJANGO_SECRET_KEY": SECRET_KEY}
+        return subprocess.run(
+            [greet, *arguments], cwd=tmp_path, env=variables, text=True, capture_output=True
+        )
+
+    cookie = django(tmp_path, DJANGO_DB)
+    assert run(cookie).stdout == "Hello, ada!\n"
+    assert run("a-cookie-that-nobody-has").stdout == "Hello, stranger!\n"
+    assert "usage: greet" in run().stderr
+    assert "no session key" in run("short").stderr
+
+
+def test_the_dependency_is_this_crate():
+    import tomllib
+
+    (name, dependency), *_ = tomllib.loads(snippet("dependency"))["dependencies"].items()
+    manifest = tomllib.loads((ROOT / "Cargo.toml").read_text())
+    assert name == manifest["package"]["name"]
+    assert set(dependency["features"]) <= set(manifest["features"])
+
+
+def test_every_feature_is_in_the_table():
+    import tomllib
+
+    features = tomllib.loads((ROOT / "Cargo.toml").read_text())["features"]
+    named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.+?) \|", README, re.MULTILINE)))
+    assert sorted(named) == sorted(name for name in features if name != "default" and name[0] != "_")
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)]+)\)|(?:src|srcset)=\"([^\"]+)\"", README):
+        assert (ROOT / "".join(target)).exists(), target
