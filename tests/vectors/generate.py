@@ -8,6 +8,7 @@ python3 tests/vectors/generate.py 5.2 3.1-sha1  these two
 import argparse
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -29,7 +30,7 @@ RELEASES = [
 ]
 
 
-def find_python(version: str) -> str:
+def find_python(version: str) -> str | None:
     """The interpreter on PATH, or pyenv's. A pyenv shim may exist and still refuse to run."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     installed = sorted(pyenv.glob(f"versions/{version}.*/bin/python{version}"))
@@ -40,7 +41,7 @@ def find_python(version: str) -> str:
             continue
         if run.returncode == 0 and f" {version}." in run.stdout:
             return python
-    raise SystemExit(f"Python {version} is needed; one way to get it: pyenv install {version}")
+    return None
 
 
 def make_venv(folder: Path, python: str, django: str) -> Path:
@@ -72,7 +73,10 @@ def main() -> None:
             print(f"[{number}/{len(wanted)}] {title}", flush=True)
             start = time.monotonic()
             env = folder.resolve() / f"django-{django}"
-            interpreter = make_venv(env, find_python(python), django)
+            found = find_python(python)
+            if found is None:
+                sys.exit(f"Python {python} is needed; one way to get it: pyenv install {python}")
+            interpreter = make_venv(env, found, django)
             output = HERE / f"django-{name}.json"
             made_by = f"tests/vectors/generate.py {name}: {title}, from pip"
             worker = [interpreter, HERE / "worker.py", output, algorithm, made_by]
