@@ -16,6 +16,9 @@ use pyo3::types::{PyBytes, PyDelta, PyString};
 use crate::crypto::SecretKeys;
 use crate::signing::{DEFAULT_MAX_INFLATED, SigningError, TimestampSigner};
 
+/// From this many bytes on, other threads run while one compresses or inflates.
+const WITHOUT_GIL: usize = 32 * 1024;
+
 /// Sessions of Django, signed and read in Rust.
 #[pymodule(gil_used = false)]
 mod _native {
@@ -44,12 +47,12 @@ impl Signer {
 
     /// Sign `obj` as JSONSerializer writes it.
     fn dumps(&self, obj: &Bound<'_, PyAny>, timestamp: i64) -> PyResult<String> {
-        self.sign(&encode::json(obj)?, timestamp)
+        self.sign(obj.py(), &encode::json(obj)?, timestamp)
     }
 
     /// Sign what any other serializer wrote.
-    fn dumps_bytes(&self, data: PyBackedBytes, timestamp: i64) -> PyResult<String> {
-        self.sign(&data, timestamp)
+    fn dumps_bytes(&self, py: Python<'_>, data: PyBackedBytes, timestamp: i64) -> PyResult<String> {
+        self.sign(py, &data, timestamp)
     }
 
     /// Read what dumps() signed.
@@ -76,10 +79,11 @@ impl Signer {
 }
 
 impl Signer {
-    fn sign(&self, payload: &[u8], timestamp: i64) -> PyResult<String> {
+    fn sign(&self, py: Python<'_>, payload: &[u8], timestamp: i64) -> PyResult<String> {
         let now = Timestamp::from_second(timestamp)
             .map_err(|_| PyValueError::new_err(format!("timestamp {timestamp} is beyond the year 9999")))?;
-        Ok(self.0.sign_object(payload, true, now))
+        let sign = || self.0.sign_object(payload, true, now);
+        Ok(if payload.len() < WITHOUT_GIL { sign() } else { py.detach(sign) })
     }
 
     fn unsign<'py>(
@@ -95,7 +99,8 @@ impl Signer {
             Err(_) if !signed.contains(":")? => return Err(errors::to_python(py, SigningError::NoSignature, "")),
             Err(error) => return Err(error),
         };
-        let payload = self.0.unsign_object(text, None);
+        let read = || self.0.unsign_object(text, None);
+        let payload = if text.len() < WITHOUT_GIL { read() } else { py.detach(read) };
         if let Some(max_age) = max_age
             && let Ok(_) | Err(SigningError::Base64(_) | SigningError::Inflate(_) | SigningError::TooLarge { .. }) = payload
         {
