@@ -96,16 +96,23 @@ impl Signer {
         let text = match signed.extract() {
             Ok(text) => text,
             // No str, or one with lone surrogates. Django looks for the separator before it minds.
-            Err(_) if !signed.contains(":")? => return Err(errors::to_python(py, SigningError::NoSignature, "")),
+            Err(_) if !signed.contains(":")? => {
+                return Err(errors::to_python(py, SigningError::NoSignature, ""));
+            }
             Err(error) => return Err(error),
         };
         let read = || self.0.unsign_object(text, None);
         let payload = if text.len() < WITHOUT_GIL { read() } else { py.detach(read) };
+        let is_timed = matches!(
+            payload,
+            Ok(_) | Err(SigningError::Base64(_) | SigningError::Inflate(_) | SigningError::TooLarge { .. })
+        );
         if let Some(max_age) = max_age
-            && let Ok(_) | Err(SigningError::Base64(_) | SigningError::Inflate(_) | SigningError::TooLarge { .. }) = payload
+            && is_timed
         {
             // Python's own arithmetic decides: either number may be an int, a float or what a patched clock returns.
-            let now = now.ok_or_else(|| PyTypeError::new_err("max_age needs now, for example now=time.time()"))?;
+            let now =
+                now.ok_or_else(|| PyTypeError::new_err("max_age needs now, for example now=time.time()"))?;
             check_age(text, max_age, now)?;
         }
         payload.map_err(|error| errors::to_python(py, error, text))

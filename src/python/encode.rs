@@ -98,7 +98,11 @@ fn write_items<'py>(
     Ok(())
 }
 
-fn write_dict(output: &mut Vec<u8>, dict: &Bound<'_, PyDict>, depth_left: usize) -> Result<(), LeaveToPython> {
+fn write_dict(
+    output: &mut Vec<u8>,
+    dict: &Bound<'_, PyDict>,
+    depth_left: usize,
+) -> Result<(), LeaveToPython> {
     output.push(b'{');
     // A list of the items, because pyo3's dict iterator panics if another thread of a free-threaded Python adds a key.
     for (index, item) in dict.items().iter().enumerate() {

@@ -27,7 +27,9 @@ pub(super) fn to_python(py: Python<'_>, error: SigningError, signed: &str) -> Py
             raise(py, &CLASS, "django_rust_sessions.exceptions", "SessionTooLarge", message)
         }
         // Ages and JSON are read in Python's own terms, so these two do not come from here.
-        error @ (SigningError::SignatureExpired { .. } | SigningError::Json(_)) => PyValueError::new_err(error.to_string()),
+        error @ (SigningError::SignatureExpired { .. } | SigningError::Json(_)) => {
+            PyValueError::new_err(error.to_string())
+        }
     }
 }
 
@@ -73,13 +75,7 @@ fn zlib(py: Python<'_>, reason: &str) -> PyErr {
     raise(py, &CLASS, "zlib", "error", format!("Error {code} while decompressing data: {reason}"))
 }
 
-fn raise(
-    py: Python<'_>,
-    class: &PyOnceLock<Py<PyAny>>,
-    module: &str,
-    name: &str,
-    message: String,
-) -> PyErr {
+fn raise(py: Python<'_>, class: &PyOnceLock<Py<PyAny>>, module: &str, name: &str, message: String) -> PyErr {
     match class.import(py, module, name).and_then(|class| class.call1((message,))) {
         Ok(exception) => PyErr::from_value(exception),
         Err(error) => error,
