@@ -22,7 +22,7 @@ from django.test import override_settings
 from django.utils import timezone
 from django_rust_sessions._native import Signer
 from django_rust_sessions.exceptions import SessionTooLarge
-from vectors.reader import NAMES, load, unique, vectors, whole
+from vectors.reader import HERE, NAMES, load, unique, vectors, whole
 
 PAYLOADS = [
     "login",
@@ -184,6 +184,16 @@ def test_there_are_enough():
         assert counts["invalid_refused"] > counts["valid"] > 0
     refused = [vector for vector in unique("invalid") if vector.value is None]
     assert len(refused) > len(unique("valid")) >= 300
+
+
+def test_the_readme_counts_right():
+    table = (HERE / "README.md").read_text("utf-8")
+    for name in NAMES:
+        header = load(name)["header"]
+        counts = " | ".join(str(count) for count in header["counts"].values())
+        row = next(line for line in table.splitlines() if line.startswith(f"| `{name}.json`"))
+        assert f"| {header['django']}" in row
+        assert row.endswith(f"| {header['python']} | {header['algorithm']} | {counts} |")
 
 
 def test_names_are_unique():
