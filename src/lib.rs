@@ -4,6 +4,8 @@
 #[cfg(feature = "_async")]
 pub mod backends;
 mod binascii;
+#[cfg(feature = "_cache")]
+pub mod caches;
 pub mod contrib;
 pub mod crypto;
 pub mod serializers;

@@ -2,5 +2,7 @@
 
 pub mod cookies;
 
+#[cfg(feature = "actix")]
+pub mod actix;
 #[cfg(feature = "axum")]
 pub mod axum;

@@ -26,8 +26,8 @@ use crate::settings::{SameSite, SessionSettings};
 ///
 /// Of several cookies of that name the last counts, as in `django.http.cookie.parse_cookie`.
 pub fn session_key(cookie_header: &str, settings: &SessionSettings) -> Option<SessionKey> {
-    let values = cookie_header.split(';').filter_map(|chunk| chunk.split_once('='));
-    let (_, value) = values.filter(|(name, _)| name.trim() == settings.session_cookie_name).last()?;
+    let mut values = cookie_header.split(';').filter_map(|chunk| chunk.split_once('='));
+    let (_, value) = values.rfind(|(name, _)| name.trim() == settings.session_cookie_name)?;
     SessionKey::new(value.trim())
 }
 
