@@ -130,9 +130,8 @@ def rust_version() -> None:
 # ------------------------------------------------------------------------------------------ Python
 
 
-def pytest(interpreter: Path, *words: str) -> None:
-    # Warnings of what it imports before pytest can look are errors too.
-    call(interpreter, "-m", "pytest", "-q", *words)
+def pytest(interpreter: Path, *words: str, **variables: str) -> None:
+    call(interpreter, "-m", "pytest", "-q", *words, **variables)
 
 
 def django(version: str) -> None:
@@ -143,7 +142,9 @@ def django(version: str) -> None:
         raise Skipped(str(error)) from None
     except StopIteration:
         raise Failed("there is no wheel: see the step that builds it") from None
-    pytest(envs.python_in(env), "tests/python")
+    # The main environment has seen the many generated cases; here a part of them is enough.
+    profile = os.environ.get("HYPOTHESIS_PROFILE", "quick")
+    pytest(envs.python_in(env), "tests/python", HYPOTHESIS_PROFILE=profile)
 
 
 def demo() -> None:
