@@ -7,7 +7,6 @@ Standard library only. `make demo` and `make demo-check` build what is needed an
 """
 
 import argparse
-import contextlib
 import importlib.util
 import signal
 import sys
@@ -36,6 +35,7 @@ Their logs are .demo/django.log and .demo/rust.log.
 
 
 def run():
+    """Until Ctrl-C, or until a server stops."""
     service = find_service()
     ports = free_port(8000), free_port(8001)
     with Servers(CHECKOUT / ".demo", service, *ports) as servers:
@@ -44,15 +44,15 @@ def run():
         print("Starting both servers", flush=True)
         servers.start()
         print(WELCOME.format(django=servers.django, rust=servers.rust), flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            while True:
-                servers.check_alive()
-                time.sleep(0.3)
-        print("\nClosing both doors.", flush=True)
-    return 0
+        while True:
+            servers.check_alive()
+            time.sleep(0.3)
 
 
 def interrupt(*_):
+    # Once is enough: while both servers are stopped, nothing interrupts that.
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -76,13 +76,15 @@ def main():
         print(f"Django is missing in {sys.executable}. Run `make demo`.", file=sys.stderr)
         return 2
     try:
-        return run() if arguments.command == "run" else check(arguments.pictures)
+        if arguments.command == "check":
+            return check(arguments.pictures)
+        run()
     except DemoError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
-        return 130
+        print("\nBoth doors are closed.")
+        return 0 if arguments.command == "run" else 130
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ def expect_text(visitor, *texts):
 
 def check(pictures_folder=None):
     """Plays the story. Returns the exit code."""
+    service = find_service()
     try:
         browser = Chromium()
     except NoBrowser as error:
@@ -55,7 +56,6 @@ def check(pictures_folder=None):
         print(f"Over plain HTTP, since {error}; how pages look stays unchecked.")
         browser = PlainHttp()
 
-    service = find_service()
     folder = Path(tempfile.mkdtemp(prefix="shared-login-"))
     began = time.monotonic()
     passed = False
