@@ -1,3 +1,5 @@
+//! Greets whom Django logged in.
+
 use django_sessions::backends::{SessionStore, db::DbStore};
 use django_sessions::{contrib::auth::Users, crypto::SecretKeys, session::SessionKey, settings::SessionSettings};
 

@@ -133,6 +133,7 @@ impl Pool {
     }
 
     /// How the parameter `number` (from 1) of type `cast` is written in SQL.
+    #[cfg_attr(not(feature = "postgres"), allow(unused_variables, reason = "only PostgreSQL numbers and casts"))]
     pub(crate) fn parameter(&self, number: usize, cast: Option<&str>) -> String {
         match (self, cast) {
             #[cfg(feature = "postgres")]
