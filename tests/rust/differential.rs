@@ -7,6 +7,8 @@ use std::sync::{Mutex, OnceLock};
 use django::{Answer, Django};
 use django_sessions::crypto::SecretKeys;
 use django_sessions::serializers::json::{self, Object, RawValue};
+use django_sessions::session::{Expiry, Session, SessionKey};
+use django_sessions::settings::SessionSettings;
 use django_sessions::signing::{SigningError, TimestampSigner};
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -233,6 +235,111 @@ fn signed_garbage_fails_as_in_django() {
             SALT,
         );
         compare(&plain.sign(&format!("{payload}:{time}")))
+    });
+}
+
+/// What a view may do with a session.
+#[derive(Clone, Debug)]
+enum Call {
+    Get(&'static str),
+    Contains(&'static str),
+    Set(&'static str, i64),
+    Pop(&'static str),
+    Clear,
+    IsEmpty,
+    SetTestCookie,
+    TestCookieWorked,
+    NoExpiry,
+    ExpireIn(i64),
+    ExpireAtBrowserClose,
+    ExpireAt(i64),
+}
+
+impl Call {
+    fn to_json(&self) -> Value {
+        match self {
+            Call::Get(key) => json!(["get", key]),
+            Call::Contains(key) => json!(["contains", key]),
+            Call::Set(key, value) => json!(["set", key, value]),
+            Call::Pop(key) => json!(["pop", key]),
+            Call::Clear => json!(["clear"]),
+            Call::IsEmpty => json!(["is_empty"]),
+            Call::SetTestCookie => json!(["set_test_cookie"]),
+            Call::TestCookieWorked => json!(["test_cookie_worked"]),
+            Call::NoExpiry => json!(["set_expiry", null]),
+            Call::ExpireIn(seconds) => json!(["set_expiry", seconds]),
+            Call::ExpireAtBrowserClose => json!(["set_expiry", 0]),
+            Call::ExpireAt(second) => json!(["expire_at", second]),
+        }
+    }
+
+    /// The same on the Rust side, with what a reader gives back.
+    fn play(&self, session: &mut Session) -> Value {
+        match self {
+            Call::Get(key) => return json!(session.get::<Value>(key).unwrap()),
+            Call::Contains(key) => return json!(session.contains_key(key)),
+            Call::IsEmpty => return json!(session.is_empty()),
+            Call::TestCookieWorked => return json!(session.test_cookie_worked()),
+            Call::Set(key, value) => session.insert(key, value).unwrap(),
+            Call::Pop(key) => drop(session.remove(key)),
+            Call::Clear => session.clear(),
+            Call::SetTestCookie => session.set_test_cookie(),
+            Call::NoExpiry => session.set_expiry(None),
+            Call::ExpireIn(seconds) => session.set_expiry(Some(Expiry::Seconds(*seconds))),
+            Call::ExpireAtBrowserClose => session.set_expiry(Some(Expiry::BrowserClose)),
+            Call::ExpireAt(second) => session.set_expiry(Some(Expiry::At(Timestamp::from_second(*second).unwrap()))),
+        }
+        Value::Null
+    }
+}
+
+fn call() -> impl Strategy<Value = Call> {
+    let key = || prop::sample::select(vec!["a", "b", "testcookie"]);
+    prop_oneof![
+        3 => key().prop_map(Call::Get),
+        2 => key().prop_map(Call::Contains),
+        3 => (key(), -5i64..5).prop_map(|(key, value)| Call::Set(key, value)),
+        3 => key().prop_map(Call::Pop),
+        1 => Just(Call::Clear),
+        2 => Just(Call::IsEmpty),
+        1 => Just(Call::SetTestCookie),
+        1 => Just(Call::TestCookieWorked),
+        1 => Just(Call::NoExpiry),
+        1 => (-100i64..1_000_000).prop_map(Call::ExpireIn),
+        1 => Just(Call::ExpireAtBrowserClose),
+        1 => (1_600_000_000i64..1_900_000_000).prop_map(Call::ExpireAt),
+    ]
+}
+
+const STORED: [&str; 4] = ["{}", r#"{"a":1}"#, r#"{"b":[1,2],"a":null}"#, r#"{"a":1,"_session_expiry":60}"#];
+
+#[test]
+fn a_session_answers_and_changes_as_in_django() {
+    let inputs = (prop::option::of(Just("12345678")), 0..STORED.len(), prop::collection::vec(call(), 0..12));
+    run(2000, inputs, |(key, stored, calls)| {
+        // Django loads nothing for a visitor without a key.
+        let stored = if key.is_some() { STORED[stored] } else { "{}" };
+        let now = Timestamp::from_second(1_795_000_000).unwrap();
+        let django = ask(json!({
+            "op": "session", "key": key, "text": stored, "now": now.as_second(),
+            "calls": calls.iter().map(Call::to_json).collect::<Vec<_>>(),
+        }));
+
+        let mut session =
+            Session::with_data(key.and_then(SessionKey::new), Object::parse(stored.as_bytes()).unwrap());
+        let answers: Vec<Value> = calls.iter().map(|call| call.play(&mut session)).collect();
+        let flags = (session.accessed(), session.modified(), session.is_empty());
+        let settings = SessionSettings::new(SecretKeys::new("unused"));
+        let expiry = (
+            session.expiry_age(&settings, now).unwrap(),
+            session.expiry_date(&settings, now).unwrap().as_second() as f64,
+            session.expires_at_browser_close(&settings).unwrap(),
+        );
+        let items: Vec<(String, Value)> =
+            session.data().iter().map(|(key, value)| (key.into_owned(), value.to().unwrap())).collect();
+        let ours = json::to_vec(&(answers, flags, items, expiry)).unwrap();
+        prop_assert_eq!(Ok(latin_1(&ours)), django, "{:?}", calls);
+        Ok(())
     });
 }
 

@@ -2,15 +2,70 @@
 
 In: {"op": "loads" | "resign" | "json", "salt": ..., "token": ..., "text": ...}
 Out: {"value": the JSON text of what it read} or {"error": class}, and for "resign" {"token": ...}.
+
+In: {"op": "session", "key": ..., "text": what is stored, "calls": [[method, argument...], ...],
+     "now": seconds}
+Out: {"value": the JSON text of flags, content and expiry after these calls}.
 """
 
+import datetime
 import json
 import sys
 
 from django.conf import settings
 from django.core import signing
 
-settings.configure(SECRET_KEY="the child's key", SECRET_KEY_FALLBACKS=["its former key"])
+settings.configure(
+    SECRET_KEY="the child's key", SECRET_KEY_FALLBACKS=["its former key"], USE_TZ=True
+)
+
+from django.contrib.sessions.backends.base import SessionBase  # noqa: E402 (needs settings)
+
+
+class Store(SessionBase):
+    """A session whose stored content is given."""
+
+    stored = {}
+
+    def load(self):
+        return self.stored
+
+
+def moment(seconds):
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+
+
+def call(session, method, *arguments):
+    if method == "set":
+        session[arguments[0]] = arguments[1]
+    elif method == "contains":
+        return arguments[0] in session
+    elif method == "pop":
+        return session.pop(arguments[0], None)
+    elif method == "expire_at":
+        session.set_expiry(moment(arguments[0]))
+    else:
+        return getattr(session, method)(*arguments)
+
+
+def play(question):
+    session = Store(question["key"])
+    session.stored = json.loads(question["text"])
+    answers = []
+    for method, *arguments in question["calls"]:
+        answer = call(session, method, *arguments)
+        answers.append(answer if method in READERS else None)
+    flags = [session.accessed, session.modified, session.is_empty()]
+    now = moment(question["now"])
+    expiry = [
+        session.get_expiry_age(modification=now),
+        session.get_expiry_date(modification=now).timestamp(),
+        session.get_expire_at_browser_close(),
+    ]
+    return [answers, flags, list(session.items()), expiry]
+
+
+READERS = {"get", "contains", "is_empty", "test_cookie_worked"}
 
 
 def compact(value):
@@ -18,6 +73,8 @@ def compact(value):
 
 
 def answer(question):
+    if question["op"] == "session":
+        return {"value": compact(play(question))}
     salt = question["salt"]
     if question["op"] == "json":
         # Text is handed over as latin-1, which is how Django turns bytes into it.
