@@ -2,9 +2,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, final
 
-__all__ = ["Signer", "__version__", "json_dumps", "json_loads"]
+__all__ = ["DEBUG", "Signer", "__version__", "json_dumps", "json_loads"]
 
 __version__: str
+DEBUG: bool
 
 @final
 class Signer:

@@ -1,4 +1,4 @@
-"""The package itself: what importing it does, its stubs, and the memory that a bomb takes."""
+"""The package itself: what importing it does, and the memory that a bomb takes."""
 
 import subprocess
 import sys
@@ -67,14 +67,3 @@ def test_memory_that_a_bomb_takes():
     idle, small, bomb = (int(run(MEMORY.format(megabytes=size))) for size in [0, 17, 256])
     assert bomb - idle < 40 * 1024
     assert bomb - small < 4 * 1024
-
-
-def test_stubs():
-    pytest.importorskip("mypy", reason="types are checked where the tools for it are installed")
-    ended = subprocess.run(
-        [sys.executable, "-m", "mypy.stubtest", "django_rust_sessions._native"],
-        capture_output=True,
-        text=True,
-        cwd=PACKAGE.parent,
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
