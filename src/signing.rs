@@ -220,13 +220,28 @@ impl TimestampSigner {
     /// As [`Signer::unsign`], and [`SigningError::SignatureExpired`], [`SigningError::NoTimestamp`] or
     /// [`SigningError::InvalidTimestamp`].
     pub fn unsign<'a>(&self, signed: &'a str, max_age: Option<MaxAge>) -> Result<&'a str, SigningError> {
-        let timed = self.signer.unsign(signed)?;
-        let (value, timestamp) = timed.rsplit_once(&self.signer.separator).ok_or(SigningError::NoTimestamp)?;
-        let signed_at = b62::decode(timestamp).ok_or(SigningError::InvalidTimestamp)?;
+        let (value, signed_at) = self.split(signed)?;
         if let Some(max_age) = max_age {
             max_age.check(signed_at)?;
         }
         Ok(value)
+    }
+
+    /// When a value was signed, to the second. The signature is checked first.
+    ///
+    /// # Errors
+    /// As [`unsign`](Self::unsign), and [`SigningError::InvalidTimestamp`] also for a time beyond the calendar.
+    pub fn signed_at(&self, signed: &str) -> Result<Timestamp, SigningError> {
+        let (_, signed_at) = self.split(signed)?;
+        Timestamp::from_second(signed_at as i64).map_err(|_| SigningError::InvalidTimestamp)
+    }
+
+    /// The value and its time of signing in seconds, under a good signature.
+    fn split<'a>(&self, signed: &'a str) -> Result<(&'a str, f64), SigningError> {
+        let timed = self.signer.unsign(signed)?;
+        let (value, timestamp) = timed.rsplit_once(&self.signer.separator).ok_or(SigningError::NoTimestamp)?;
+        let signed_at = b62::decode(timestamp).ok_or(SigningError::InvalidTimestamp)?;
+        Ok((value, signed_at))
     }
 
     /// Signs what a serializer wrote; `compress` lets zlib have it if that makes it shorter
@@ -305,6 +320,16 @@ mod tests {
         assert!(unsign("zzzzzzzzzzzzzzzz"));
         assert!(!unsign("-zzzzzzzzzzzzzzzz"));
         assert!(!unsign(&"z".repeat(200)));
+    }
+
+    #[test]
+    fn signed_at() {
+        let moment = Timestamp::new(1_700_000_000, 900_000_000).unwrap();
+        let token = signer().sign("value", moment);
+        assert_eq!(signer().signed_at(&token).unwrap().as_second(), 1_700_000_000);
+        assert!(matches!(signer().signed_at(&token.replace("value", "Value")), Err(SigningError::BadSignature)));
+        let beyond = signer().signer.sign("value:zzzzzzzzzzzzzzzz");
+        assert!(matches!(signer().signed_at(&beyond), Err(SigningError::InvalidTimestamp)));
     }
 
     #[test]

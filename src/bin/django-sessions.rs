@@ -1,0 +1,484 @@
+//! `django-sessions`: looks into the sessions of a Django site from the command line (feature `cli`).
+
+use std::fmt;
+use std::fs;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use django_sessions::crypto::{Algorithm, SecretKeys};
+use django_sessions::serializers::json::{Object, RawValue};
+use django_sessions::signing::{DEFAULT_MAX_INFLATED, MaxAge, Signer, SigningError, TimestampSigner};
+use jiff::{SignedDuration, Timestamp};
+
+const KEY_VARIABLE: &str = "DJANGO_SECRET_KEY";
+const FALLBACKS_VARIABLE: &str = "DJANGO_SECRET_KEY_FALLBACKS";
+
+/// More than any session: whoever pipes a film in is told so before the memory is gone.
+const MAX_INPUT: u64 = 64 << 20;
+
+const AFTER_HELP: &str = "\
+Secret keys are never taken from the command line, where other users could see them:
+  DJANGO_SECRET_KEY            the site's SECRET_KEY
+  DJANGO_SECRET_KEY_FALLBACKS  its SECRET_KEY_FALLBACKS, one a line
+  --secret-key-file            or a file with both: SECRET_KEY in the first line, a fallback in each other
+
+Exit codes:
+  0  the session was read
+  1  it was refused; standard error says why
+  2  wrong usage: an unknown option, no secret key, an input that cannot be read";
+
+/// Looks into the sessions of a Django site.
+#[derive(Parser)]
+#[command(name = "django-sessions", version, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Reads a session cookie of the signed_cookies engine, or the session_data of a row or a file, from standard
+    /// input. Prints its JSON to standard output, and what it is, or why it is refused, to standard error.
+    #[command(after_help = AFTER_HELP)]
+    Inspect(Inspect),
+}
+
+#[derive(Args)]
+struct Inspect {
+    /// File with the site's SECRET_KEY, and a fallback in each further line
+    #[arg(long, value_name = "FILE")]
+    secret_key_file: Option<PathBuf>,
+    /// Class name (__qualname__) of a session engine of your own, whose salt is then tried too; may be repeated
+    #[arg(long, value_name = "NAME")]
+    class_name: Vec<String>,
+    /// Refuse what was signed longer ago, as the signed_cookies engine does with SESSION_COOKIE_AGE
+    #[arg(long, value_name = "SECONDS")]
+    max_age: Option<u32>,
+    /// Refuse compressed data that inflates to more
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MAX_INFLATED)]
+    max_inflated: usize,
+    /// Print login hashes and tokens too, which let their reader act for the user
+    #[arg(long)]
+    show_secrets: bool,
+}
+
+/// Why there is no session to show.
+enum Failure {
+    /// Exit code 1.
+    Refused(String),
+    /// Exit code 2.
+    Usage(String),
+}
+
+use Failure::{Refused, Usage};
+
+/// A session that was read, and what there is to say about it.
+struct Found {
+    payload: Vec<u8>,
+    facts: Vec<(&'static str, String)>,
+}
+
+fn main() -> ExitCode {
+    let Command::Inspect(options) = Cli::parse().command;
+    let (code, message) = match inspect(&options) {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Refused(why)) => (1, format!("refused: {why}")),
+        Err(Usage(why)) => (2, format!("error: {why}")),
+    };
+    eprintln!("{message}");
+    ExitCode::from(code)
+}
+
+fn inspect(options: &Inspect) -> Result<(), Failure> {
+    let keys = secret_keys(options)?;
+    let token = read_token()?;
+    let found = if token.contains(':') {
+        read_signed(options, &keys, &token)?
+    } else {
+        read_legacy(options, &keys, &token)?
+    };
+    let mut data = Object::parse(&found.payload).map_err(|error| {
+        // Protocol 2 and newer begin with this byte, which JSON cannot.
+        match found.payload.first() {
+            Some(0x80) => Refused(
+                "the signature is good, but the content is a pickle, not JSON (PickleSerializer)".into(),
+            ),
+            _ => Refused(format!("the signature is good, but the content is not a session: {error}")),
+        }
+    })?;
+    for (fact, text) in &found.facts {
+        eprintln!("{:<12}{text}", format!("{fact}:"));
+    }
+    if !options.show_secrets {
+        let masked = mask(&mut data);
+        if !masked.is_empty() {
+            eprintln!("{:<12}{} (--show-secrets shows them)", "masked:", masked.join(", "));
+        }
+    }
+    match print_pretty(&data.to_vec(), io::stdout().lock()) {
+        // Whoever reads us, as `head`, has seen enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Usage(format!("cannot write: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+// ------------------------------------------------------------------------------------------------ input
+
+/// The keys, the current one first, each with Django's name for it.
+fn secret_keys(options: &Inspect) -> Result<Vec<(String, String)>, Failure> {
+    let (current, fallbacks) = match &options.secret_key_file {
+        Some(path) => {
+            let text =
+                fs::read_to_string(path).map_err(|error| Usage(format!("{}: {error}", path.display())))?;
+            let (current, fallbacks) = text.split_once('\n').unwrap_or((&text, ""));
+            (current.trim_end_matches('\r').to_owned(), fallbacks.to_owned())
+        }
+        None => (variable(KEY_VARIABLE)?, variable(FALLBACKS_VARIABLE)?),
+    };
+    if current.is_empty() {
+        return Err(Usage(format!(
+            "no secret key: set {KEY_VARIABLE}, or name a file with --secret-key-file"
+        )));
+    }
+    let fallbacks = fallbacks.lines().filter(|line| !line.is_empty()).enumerate();
+    let fallbacks = fallbacks.map(|(index, key)| (format!("SECRET_KEY_FALLBACKS[{index}]"), key.to_owned()));
+    Ok([("SECRET_KEY".to_owned(), current)].into_iter().chain(fallbacks).collect())
+}
+
+fn variable(name: &str) -> Result<String, Failure> {
+    match std::env::var(name) {
+        Ok(value) => Ok(value),
+        Err(std::env::VarError::NotPresent) => Ok(String::new()),
+        Err(std::env::VarError::NotUnicode(_)) => {
+            Err(Usage(format!("{name} is not text; use --secret-key-file")))
+        }
+    }
+}
+
+fn read_token() -> Result<String, Failure> {
+    let stdin = io::stdin().lock();
+    if stdin.is_terminal() {
+        eprintln!("Paste a cookie's value or session_data, then press Ctrl-D on a line of its own:");
+    }
+    let mut input = Vec::new();
+    stdin
+        .take(MAX_INPUT + 1)
+        .read_to_end(&mut input)
+        .map_err(|error| Usage(format!("cannot read: {error}")))?;
+    if input.len() as u64 > MAX_INPUT {
+        return Err(Usage(format!("the input has more than {MAX_INPUT} bytes")));
+    }
+    let token = String::from_utf8(input).map_err(|_| Refused("the input is not text".into()))?;
+    // A browser's developer tools show a quoted value with its quotes.
+    let token = token.trim().trim_matches('"');
+    if token.is_empty() {
+        return Err(Usage("nothing came on standard input: pipe a cookie's value or session_data in".into()));
+    }
+    Ok(token.to_owned())
+}
+
+// ------------------------------------------------------------------------------------------------ reading
+
+/// A salt that Django signs with, and who uses it.
+struct Purpose {
+    salt: String,
+    user: String,
+}
+
+impl Purpose {
+    fn new(salt: impl Into<String>, user: impl Into<String>) -> Self {
+        Self { salt: salt.into(), user: user.into() }
+    }
+
+    /// What sessions are signed with.
+    fn sessions(class_names: &[String]) -> Vec<Self> {
+        let mut purposes = vec![
+            Self::new("django.contrib.sessions.SessionStore", "db, cached_db or file"),
+            Self::new("django.contrib.sessions.backends.signed_cookies", "signed_cookies"),
+        ];
+        let own = class_names.iter().map(|name| Self::new(format!("django.contrib.sessions.{name}"), name));
+        purposes.extend(own);
+        purposes
+    }
+
+    /// What else is signed in this form, and easily taken for a session.
+    fn others() -> [Self; 1] {
+        [Self::new("django.core.signing", "a call of django.core.signing.dumps")]
+    }
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (salt {:?})", self.user, self.salt)
+    }
+}
+
+/// The format of today, and with SHA-1 that of the cookies of older sites.
+fn read_signed(options: &Inspect, keys: &[(String, String)], token: &str) -> Result<Found, Failure> {
+    let signature = token.rsplit_once(':').map_or(0, |(_, signature)| signature.len());
+    let (algorithm, hash) = match signature {
+        // As many characters as base64 makes of SHA-1's 20 bytes; of SHA-256's 32 it makes 43.
+        27 => sha1()?,
+        _ => (Algorithm::Sha256, "HMAC-SHA256"),
+    };
+    let signer = |key: &str, purpose: &Purpose| {
+        let signer = Signer::with_algorithm(&SecretKeys::new(key), &purpose.salt, algorithm);
+        TimestampSigner::from(signer).max_inflated(options.max_inflated)
+    };
+    let tried = Purpose::sessions(&options.class_name);
+    let combinations = || keys.iter().flat_map(|key| tried.iter().map(move |purpose| (key, purpose)));
+    let good = |key: &str, purpose: &Purpose| {
+        !matches!(signer(key, purpose).unsign(token, None), Err(SigningError::BadSignature))
+    };
+    let Some(((key_name, key), purpose)) = combinations().find(|((_, key), purpose)| good(key, purpose))
+    else {
+        for ((name, key), purpose) in
+            keys.iter().flat_map(|key| Purpose::others().map(|purpose| (key, purpose)))
+        {
+            if good(key, &purpose) {
+                return Err(Refused(format!(
+                    "wrong salt: {name} signed it, but not as a session: it is of {purpose}"
+                )));
+            }
+        }
+        return Err(Refused(no_signature_matches(keys, &tried)));
+    };
+
+    let signer = signer(key, purpose);
+    let signed_at = signer.signed_at(token);
+    let now = Timestamp::now();
+    let max_age = options.max_age.map(|seconds| MaxAge::new(SignedDuration::from_secs(seconds.into()), now));
+    let payload = signer.unsign_object(token, max_age).map_err(|error| {
+        Refused(match error {
+            SigningError::SignatureExpired { .. } => format!(
+                "expired: signed {} by {purpose}, and --max-age allows {} seconds",
+                moment(&signed_at, now),
+                options.max_age.unwrap_or_default()
+            ),
+            SigningError::TooLarge { max_size } => {
+                format!("it inflates to more than {max_size} bytes; raise --max-inflated to read it")
+            }
+            error => format!(
+                "the signature is good, of {purpose}, but the content is not: {}",
+                with_sources(&error)
+            ),
+        })
+    })?;
+    let compression = if token.starts_with('.') { "compressed" } else { "not compressed" };
+    let facts = vec![
+        ("format", format!("{hash}, {compression}")),
+        ("engine", purpose.to_string()),
+        ("key", key_name.clone()),
+        ("signed", moment(&signed_at, now)),
+        ("size", format!("{} bytes, content {} bytes", token.len(), payload.len())),
+    ];
+    Ok(Found { payload, facts })
+}
+
+fn no_signature_matches(keys: &[(String, String)], tried: &[Purpose]) -> String {
+    let names: Vec<_> = keys.iter().map(|(name, _)| name.as_str()).collect();
+    let tried: String = tried.iter().map(|purpose| format!("\n  {purpose}")).collect();
+    format!(
+        "wrong key, wrong salt, or changed since it was signed.\nKeys tried: {}. Salts tried:{tried}\nIs this the key \
+         of the site that made it? Was it rotated (then it belongs into {FALLBACKS_VARIABLE})? Has the site a session \
+         engine of its own (--class-name)?",
+        names.join(", ")
+    )
+}
+
+#[cfg(feature = "legacy")]
+fn sha1() -> Result<(Algorithm, &'static str), Failure> {
+    Ok((Algorithm::Sha1, "HMAC-SHA1, as before Django 3.1"))
+}
+
+#[cfg(not(feature = "legacy"))]
+fn sha1() -> Result<(Algorithm, &'static str), Failure> {
+    Err(Refused(
+        "signed with SHA-1, as before Django 3.1: build this program with `--features cli,legacy`".into(),
+    ))
+}
+
+/// What carries no colon: session data of before Django 3.1, or no data at all.
+fn read_legacy(options: &Inspect, keys: &[(String, String)], token: &str) -> Result<Found, Failure> {
+    let is_key =
+        token.len() == 32 && token.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    if is_key {
+        return Err(Refused(
+            "this is a session key, not a session: its data is in the row of django_session with that session_key, \
+             or in the cache"
+                .into(),
+        ));
+    }
+    decode_legacy(options, keys, token)
+}
+
+#[cfg(feature = "legacy")]
+fn decode_legacy(options: &Inspect, keys: &[(String, String)], token: &str) -> Result<Found, Failure> {
+    use django_sessions::serializers::legacy::{LegacyCodec, LegacyError};
+
+    let class_names = || std::iter::once("SessionStore").chain(options.class_name.iter().map(String::as_str));
+    for ((key_name, key), class_name) in
+        keys.iter().flat_map(|key| class_names().map(move |name| (key, name)))
+    {
+        match LegacyCodec::new(&SecretKeys::new(key), class_name).decode(token) {
+            Ok(payload) => {
+                if options.max_age.is_some() {
+                    return Err(Refused(
+                        "session data of before Django 3.1 carries no time, so --max-age refuses it".into(),
+                    ));
+                }
+                let facts = vec![
+                    ("format", "session data of before Django 3.1 (HMAC-SHA1), not compressed".to_owned()),
+                    ("engine", format!("class {class_name}")),
+                    ("key", key_name.clone()),
+                    ("signed", "at a time that this format does not keep".to_owned()),
+                    ("size", format!("{} bytes, content {} bytes", token.len(), payload.len())),
+                ];
+                return Ok(Found { payload, facts });
+            }
+            Err(LegacyError::BadHash) => {}
+            Err(error) => {
+                return Err(Refused(format!("neither signed data nor that of before Django 3.1: {error}")));
+            }
+        }
+    }
+    let tried: Vec<_> =
+        class_names().map(|name| Purpose::new(format!("django.contrib.sessions{name}"), name)).collect();
+    Err(Refused(no_signature_matches(keys, &tried)))
+}
+
+#[cfg(not(feature = "legacy"))]
+fn decode_legacy(_: &Inspect, _: &[(String, String)], _: &str) -> Result<Found, Failure> {
+    Err(Refused(
+        "there is no signature in it. If it is session data of before Django 3.1, build this program with `--features \
+         cli,legacy`"
+            .into(),
+    ))
+}
+
+// ------------------------------------------------------------------------------------------------ output
+
+/// The moment, and how long ago it was.
+fn moment(signed_at: &Result<Timestamp, SigningError>, now: Timestamp) -> String {
+    let Ok(signed_at) = signed_at else { return "at a time beyond every calendar".to_owned() };
+    let age = now.duration_since(*signed_at);
+    let days = age.as_hours() / 24;
+    match age {
+        _ if age.is_negative() => format!("{signed_at}, which is in the future of this machine's clock"),
+        _ if days > 2 => format!("{signed_at}, {days} days ago"),
+        _ => format!("{signed_at}, {:#} ago", SignedDuration::from_secs(age.as_secs())),
+    }
+}
+
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Replaces what lets its reader act for the user. Returns the keys under which something was.
+fn mask(data: &mut Object) -> Vec<String> {
+    let is_secret = |key: &str| {
+        key == "_auth_user_hash"
+            || key == "_password_reset_token"
+            || key.to_ascii_lowercase().contains("csrf")
+    };
+    let keys: Vec<String> =
+        data.iter().map(|(key, _)| key.into_owned()).filter(|key| is_secret(key)).collect();
+    for key in &keys {
+        data.insert(key, RawValue::from_text("\"********\"").expect("this is JSON"));
+    }
+    keys
+}
+
+/// Indents well-formed JSON without reading its numbers or strings, so that `NaN`, `1.0` and 2**70 stay what they are.
+fn print_pretty(text: &[u8], output: impl Write) -> io::Result<()> {
+    /// Deeper levels are not indented further, or hostile nesting would fill a disk with spaces.
+    const MAX_INDENT: usize = 40;
+    let mut output = io::BufWriter::new(output);
+    let new_line = |output: &mut io::BufWriter<_>, depth: usize| {
+        write!(output, "\n{:width$}", "", width = 2 * depth.min(MAX_INDENT))
+    };
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    let mut bytes = text.iter().copied().filter(|byte| *byte != b'\r').peekable();
+    while let Some(byte) = bytes.next() {
+        if in_string {
+            match byte {
+                // As Django reads it, latin-1; and no control character reaches the terminal.
+                0x7f.. => write!(output, "\\u00{byte:02x}")?,
+                _ => output.write_all(&[byte])?,
+            }
+            in_string = escaped || byte != b'"';
+            escaped = !escaped && byte == b'\\';
+            continue;
+        }
+        match byte {
+            b' ' | b'\t' | b'\n' => {}
+            b'{' | b'[' => {
+                output.write_all(&[byte])?;
+                while bytes.next_if(|byte| matches!(byte, b' ' | b'\t' | b'\n')).is_some() {}
+                match bytes.next_if(|next| *next == byte + 2) {
+                    Some(end) => output.write_all(&[end])?,
+                    None => {
+                        depth += 1;
+                        new_line(&mut output, depth)?;
+                    }
+                }
+            }
+            b'}' | b']' => {
+                depth -= 1;
+                new_line(&mut output, depth)?;
+                output.write_all(&[byte])?;
+            }
+            b',' => {
+                output.write_all(b",")?;
+                new_line(&mut output, depth)?;
+            }
+            b':' => output.write_all(b": ")?,
+            _ => {
+                in_string = byte == b'"';
+                output.write_all(&[byte])?;
+            }
+        }
+    }
+    output.write_all(b"\n")?;
+    output.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pretty(text: &str) -> String {
+        let mut output = Vec::new();
+        print_pretty(text.as_bytes(), &mut output).unwrap();
+        String::from_utf8(output).unwrap()
+    }
+
+    #[test]
+    fn command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn pretty_text_is_the_same_json() {
+        assert_eq!(pretty("{}"), "{}\n");
+        assert_eq!(
+            pretty(r#"{"a":[1, NaN ,1.0],"b":{ },"c":[ ],"d":"x\\\"{,:\\"}"#),
+            "{\n  \"a\": [\n    1,\n    NaN,\n    1.0\n  ],\n  \"b\": {},\n  \"c\": [],\n  \"d\": \"x\\\\\\\"{,:\\\\\"\n}\n"
+        );
+        let mut output = Vec::new();
+        print_pretty(b"{\"a\":\"\xe9\x9b\x7f\"}", &mut output).unwrap();
+        assert_eq!(output, b"{\n  \"a\": \"\\u00e9\\u009b\\u007f\"\n}\n");
+    }
+
+    #[test]
+    fn deep_nesting_is_not_indented_without_end() {
+        let text = "[".repeat(5000) + &"]".repeat(5000);
+        assert!(pretty(&text).len() < 5000 * 200);
+    }
+}
