@@ -32,13 +32,13 @@ def dumps(obj: Any, *, salt: str, serializer: Any) -> str:
 
 
 def loads(
-    signed: str,
+    signed: Any,
     *,
     salt: str,
     serializer: Any,
     max_age: float | timedelta | None = None,
 ) -> Any:
-    """django.core.signing.loads(), which here raises SessionTooLarge before inflating a zip bomb."""
+    """django.core.signing.loads(), which here refuses a zip bomb with SessionTooLarge."""
     signer = _get_signer(salt)
     now = None if max_age is None else time.time()
     if serializer is JSONSerializer:
@@ -55,14 +55,17 @@ class CodecMixin:
     def encode(self, session_dict: dict[str, Any]) -> str:
         return dumps(session_dict, salt=self.key_salt, serializer=self.serializer)
 
-    def decode(self, session_data: str) -> dict[str, Any]:
+    def decode(self, session_data: bytes | str) -> dict[str, Any]:
         try:
-            return loads(session_data, salt=self.key_salt, serializer=self.serializer)
+            data: dict[str, Any] = loads(
+                session_data, salt=self.key_salt, serializer=self.serializer
+            )
+            return data
         except BadSignature:
             logger.warning("Session data corrupted")
         except SessionTooLarge as exc:
             logger.warning("Session data ignored: %s", exc)
-        except Exception:  # noqa: S110
+        except Exception:
             # As in Django, whatever else cannot be read is an empty session.
             pass
         return {}

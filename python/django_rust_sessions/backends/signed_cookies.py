@@ -16,19 +16,24 @@ class SessionStore(codec.CodecMixin, DjangoSessionStore):
 
     def load(self) -> dict[str, Any]:
         try:
-            return codec.loads(
+            data: dict[str, Any] = codec.loads(
                 self.session_key,
                 salt=SALT,
                 serializer=self.serializer,
                 max_age=self.get_session_cookie_age(),
             )
+            return data
         except SessionTooLarge as exc:
             codec.logger.warning("Session data ignored: %s", exc)
-        except Exception:  # noqa: S110
+        except Exception:
             # As in Django, a cookie that is expired, forged or unreadable is an empty session.
             pass
         self.create()
         return {}
 
     def _get_session_key(self) -> str:
-        return codec.dumps(self._session, salt=SALT, serializer=self.serializer)
+        return codec.dumps(
+            self._session,  # type: ignore[attr-defined]  # unknown to django-stubs
+            salt=SALT,
+            serializer=self.serializer,
+        )
