@@ -43,9 +43,13 @@ class Chromium:
         except ImportError:
             raise NoBrowser("Python's playwright is missing (`make venv` installs it)") from None
         self._playwright = sync_playwright().start()
-        self.browser = self._playwright.chromium.launch(
-            executable_path=executable, args=CHROMIUM_ARGUMENTS
-        )
+        try:
+            self.browser = self._playwright.chromium.launch(
+                executable_path=executable, args=CHROMIUM_ARGUMENTS
+            )
+        except Exception as error:
+            self._playwright.stop()
+            raise NoBrowser(f"{executable} does not start: {error}") from None
 
     def __enter__(self):
         return self
