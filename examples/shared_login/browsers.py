@@ -49,7 +49,7 @@ class Chromium:
             )
         except Exception as error:
             self._playwright.stop()
-            raise NoBrowser(f"{executable} does not start: {error}") from None
+            raise NoBrowser(f"{executable} does not start: {str(error).splitlines()[0]}") from None
 
     def __enter__(self):
         return self
