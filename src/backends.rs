@@ -9,6 +9,7 @@ pub mod db;
 use async_trait::async_trait;
 
 use crate::crypto::RandomError;
+use crate::serializers::json::Object;
 use crate::session::{DecodeError, Session, SessionError, SessionKey};
 
 /// Why a store did not do what it was asked.
@@ -63,6 +64,23 @@ pub trait SessionStore: Send + Sync {
     /// # Errors
     /// When the store fails, and [`StoreError::Decode`] where Django would go on with an empty session.
     async fn load(&self, key: &SessionKey) -> Result<Session, StoreError>;
+
+    /// As [`load`](Self::load), but what cannot be read is an empty session under the same key, as in Django. A bad
+    /// signature is logged with Django's words to Django's target, `django.security.SuspiciousSession`.
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn load_or_empty(&self, key: &SessionKey) -> Result<Session, StoreError> {
+        match self.load(key).await {
+            Err(StoreError::Decode(error)) => {
+                if error.is_suspicious() {
+                    tracing::warn!(target: "django.security.SuspiciousSession", ?key, "Session data corrupted");
+                }
+                Ok(Session::with_data(Some(key.clone()), Object::new()))
+            }
+            loaded => loaded,
+        }
+    }
 
     /// Deletes the session under `key`, if there is one.
     ///

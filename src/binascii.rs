@@ -90,7 +90,10 @@ mod tests {
     fn tolerant_agrees_with_strict() {
         for length in 0..50u8 {
             let data: Vec<u8> = (0..length).map(|i| i.wrapping_mul(37) ^ 0xa5).collect();
-            assert_eq!(a2b_base64(base64::engine::general_purpose::STANDARD.encode(&data).bytes()).unwrap(), data);
+            assert_eq!(
+                a2b_base64(base64::engine::general_purpose::STANDARD.encode(&data).bytes()).unwrap(),
+                data
+            );
         }
     }
 

@@ -270,7 +270,9 @@ impl Session {
         }
         match value.to::<Option<String>>().map_err(|_| SessionError::Expiry)? {
             None => Ok(None),
-            Some(text) => parse_moment(&text, settings).map(|moment| Some(Expiry::At(moment))).ok_or(SessionError::Expiry),
+            Some(text) => parse_moment(&text, settings)
+                .map(|moment| Some(Expiry::At(moment)))
+                .ok_or(SessionError::Expiry),
         }
     }
 
@@ -283,7 +285,9 @@ impl Session {
             None | Some(Expiry::BrowserClose) => settings.session_cookie_age,
             Some(Expiry::Seconds(seconds)) => seconds,
             // Whole seconds downwards, as Python's `delta.days * 86400 + delta.seconds`.
-            Some(Expiry::At(moment)) => moment.duration_since(now).as_nanos().div_euclid(1_000_000_000) as i64,
+            Some(Expiry::At(moment)) => {
+                moment.duration_since(now).as_nanos().div_euclid(1_000_000_000) as i64
+            }
         })
     }
 
@@ -334,7 +338,11 @@ fn value_error(key: &str, source: json::Error) -> SessionError {
 
 /// Python's `datetime.isoformat()` of a moment in UTC: microseconds only if there are any.
 fn isoformat(moment: Timestamp) -> String {
-    let format = if moment.subsec_microsecond() == 0 && moment.subsec_millisecond() == 0 { "%FT%T+00:00" } else { "%FT%T.%6f+00:00" };
+    let format = if moment.subsec_microsecond() == 0 && moment.subsec_millisecond() == 0 {
+        "%FT%T+00:00"
+    } else {
+        "%FT%T.%6f+00:00"
+    };
     moment.strftime(format).to_string()
 }
 
@@ -405,7 +413,10 @@ mod tests {
     }
 
     fn session(expiry: &str) -> Session {
-        Session::with_data(None, Object::parse(format!("{{\"_session_expiry\":{expiry}}}").as_bytes()).unwrap())
+        Session::with_data(
+            None,
+            Object::parse(format!("{{\"_session_expiry\":{expiry}}}").as_bytes()).unwrap(),
+        )
     }
 
     fn at(text: &str) -> Timestamp {
@@ -415,7 +426,8 @@ mod tests {
     #[test]
     fn flags_as_django() {
         let flags = |act: fn(&mut Session)| {
-            let mut session = Session::with_data(SessionKey::new("12345678"), Object::parse(b"{\"a\":1}").unwrap());
+            let mut session =
+                Session::with_data(SessionKey::new("12345678"), Object::parse(b"{\"a\":1}").unwrap());
             act(&mut session);
             (session.accessed(), session.modified())
         };
@@ -436,7 +448,10 @@ mod tests {
         let (settings, now) = (settings(), at("2026-11-23T12:00:00.5Z"));
         let read = |expiry: &str| {
             let session = session(expiry);
-            (session.expiry_age(&settings, now).unwrap(), session.expires_at_browser_close(&settings).unwrap())
+            (
+                session.expiry_age(&settings, now).unwrap(),
+                session.expires_at_browser_close(&settings).unwrap(),
+            )
         };
         assert_eq!(read("300"), (300, false));
         assert_eq!(read("300.9"), (300, false));
@@ -462,7 +477,10 @@ mod tests {
         assert_eq!(written(Expiry::Seconds(60)), "60");
         assert_eq!(written(Expiry::BrowserClose), "0");
         assert_eq!(written(Expiry::At(at("2026-11-23T12:00:00Z"))), "\"2026-11-23T12:00:00+00:00\"");
-        assert_eq!(written(Expiry::At(at("2026-11-23T12:00:00.25Z"))), "\"2026-11-23T12:00:00.250000+00:00\"");
+        assert_eq!(
+            written(Expiry::At(at("2026-11-23T12:00:00.25Z"))),
+            "\"2026-11-23T12:00:00.250000+00:00\""
+        );
     }
 
     #[test]

@@ -239,7 +239,8 @@ impl TimestampSigner {
     /// The value and its time of signing in seconds, under a good signature.
     fn split<'a>(&self, signed: &'a str) -> Result<(&'a str, f64), SigningError> {
         let timed = self.signer.unsign(signed)?;
-        let (value, timestamp) = timed.rsplit_once(&self.signer.separator).ok_or(SigningError::NoTimestamp)?;
+        let (value, timestamp) =
+            timed.rsplit_once(&self.signer.separator).ok_or(SigningError::NoTimestamp)?;
         let signed_at = b62::decode(timestamp).ok_or(SigningError::InvalidTimestamp)?;
         Ok((value, signed_at))
     }
@@ -272,7 +273,12 @@ impl TimestampSigner {
 ///
 /// # Errors
 /// When `value` has no JSON form, for example a map whose keys are sequences.
-pub fn dumps<T>(signer: &TimestampSigner, value: &T, compress: bool, now: Timestamp) -> Result<String, json::Error>
+pub fn dumps<T>(
+    signer: &TimestampSigner,
+    value: &T,
+    compress: bool,
+    now: Timestamp,
+) -> Result<String, json::Error>
 where
     T: Serialize + ?Sized,
 {
@@ -316,7 +322,9 @@ mod tests {
     fn timestamps_beyond_every_calendar() {
         let now = Timestamp::from_second(1_700_000_000).unwrap();
         let max_age = Some(MaxAge::new(SignedDuration::from_secs(10), now));
-        let unsign = |timestamp: &str| signer().unsign(&signer().signer.sign(&format!("v:{timestamp}")), max_age).is_ok();
+        let unsign = |timestamp: &str| {
+            signer().unsign(&signer().signer.sign(&format!("v:{timestamp}")), max_age).is_ok()
+        };
         assert!(unsign("zzzzzzzzzzzzzzzz"));
         assert!(!unsign("-zzzzzzzzzzzzzzzz"));
         assert!(!unsign(&"z".repeat(200)));
@@ -327,7 +335,10 @@ mod tests {
         let moment = Timestamp::new(1_700_000_000, 900_000_000).unwrap();
         let token = signer().sign("value", moment);
         assert_eq!(signer().signed_at(&token).unwrap().as_second(), 1_700_000_000);
-        assert!(matches!(signer().signed_at(&token.replace("value", "Value")), Err(SigningError::BadSignature)));
+        assert!(matches!(
+            signer().signed_at(&token.replace("value", "Value")),
+            Err(SigningError::BadSignature)
+        ));
         let beyond = signer().signer.sign("value:zzzzzzzzzzzzzzzz");
         assert!(matches!(signer().signed_at(&beyond), Err(SigningError::InvalidTimestamp)));
     }

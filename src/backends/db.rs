@@ -129,11 +129,18 @@ impl Pool {
             #[allow(unreachable_patterns, reason = "it is reachable with any other database's feature")]
             _ => '"',
         };
-        if name.starts_with(quote) && name.ends_with(quote) { name.to_owned() } else { format!("{quote}{name}{quote}") }
+        if name.starts_with(quote) && name.ends_with(quote) {
+            name.to_owned()
+        } else {
+            format!("{quote}{name}{quote}")
+        }
     }
 
     /// How the parameter `number` (from 1) of type `cast` is written in SQL.
-    #[cfg_attr(not(feature = "postgres"), allow(unused_variables, reason = "only PostgreSQL numbers and casts"))]
+    #[cfg_attr(
+        not(feature = "postgres"),
+        allow(unused_variables, reason = "only PostgreSQL numbers and casts")
+    )]
     pub(crate) fn parameter(&self, number: usize, cast: Option<&str>) -> String {
         match (self, cast) {
             #[cfg(feature = "postgres")]
@@ -231,18 +238,18 @@ impl fmt::Debug for DbStore {
 
 impl DbStore {
     /// A store over a pool that the caller has.
-    pub fn new(pool: impl Into<Pool>, settings: SessionSettings) -> Self {
-        let pool = pool.into();
+    pub fn new(pool: impl Into<Pool>, settings: impl Into<Arc<SessionSettings>>) -> Self {
+        let (pool, settings) = (pool.into(), settings.into());
         let statements = Arc::new(Statements::new(&pool, &settings));
         let codec = Codec::new(&settings);
-        Self { pool, settings: Arc::new(settings), codec, statements, clock: Arc::new(Timestamp::now) }
+        Self { pool, settings, codec, statements, clock: Arc::new(Timestamp::now) }
     }
 
     /// A store over a pool of its own, at an address such as `sqlite:db.sqlite3`.
     ///
     /// # Errors
     /// As [`Pool::connect`].
-    pub async fn connect(url: &str, settings: SessionSettings) -> Result<Self, StoreError> {
+    pub async fn connect(url: &str, settings: impl Into<Arc<SessionSettings>>) -> Result<Self, StoreError> {
         Ok(Self::new(Pool::connect(url).await?, settings))
     }
 
@@ -259,7 +266,7 @@ impl DbStore {
     }
 
     /// The settings that this store was made with.
-    pub fn settings(&self) -> &SessionSettings {
+    pub fn settings(&self) -> &Arc<SessionSettings> {
         &self.settings
     }
 
@@ -317,7 +324,8 @@ impl SessionStore for DbStore {
     #[tracing::instrument(level = "debug", skip_all, fields(?key))]
     async fn update(&self, key: &SessionKey, session: &Session) -> Result<bool, StoreError> {
         let (session_data, expire_date) = self.columns(session)?;
-        let rows = self.execute(&self.statements.update, &[&session_data, &expire_date, key.as_str()]).await?;
+        let rows =
+            self.execute(&self.statements.update, &[&session_data, &expire_date, key.as_str()]).await?;
         Ok(rows > 0)
     }
 
@@ -325,7 +333,9 @@ impl SessionStore for DbStore {
     async fn load(&self, key: &SessionKey) -> Result<Session, StoreError> {
         let now = self.pool.moment(self.now(), &self.settings);
         match self.fetch(&self.statements.load, &[key.as_str(), &now]).await? {
-            Some(session_data) => Ok(Session::with_data(Some(key.clone()), self.codec.decode(&session_data)?)),
+            Some(session_data) => {
+                Ok(Session::with_data(Some(key.clone()), self.codec.decode(&session_data)?))
+            }
             None => Ok(Session::new()),
         }
     }

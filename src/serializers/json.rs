@@ -84,7 +84,7 @@ pub fn from_slice<T: DeserializeOwned>(data: &[u8]) -> Result<T, Error> {
 /// [`Error::Shape`] when `value` has no JSON form, as a map whose keys are sequences.
 pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
     let mut output = Vec::with_capacity(128);
-    value.serialize(ser::Serializer { output: &mut output })?;
+    value.serialize(ser::Serializer::new(&mut output))?;
     Ok(output)
 }
 #[cfg(feature = "python")]

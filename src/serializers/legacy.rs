@@ -14,8 +14,8 @@
 //! # Ok::<(), django_sessions::serializers::legacy::LegacyError>(())
 //! ```
 
-use crate::binascii::{standard_decode, standard_encode};
 pub use crate::binascii::Base64Error;
+use crate::binascii::{standard_decode, standard_encode};
 use crate::crypto::{Algorithm, SaltedHmac, SecretKeys, constant_time_compare};
 
 /// Why session data in the old format was refused.

@@ -85,7 +85,10 @@ mod tests {
     fn every_cut_is_an_error_and_garbage_behind_is_not() {
         let mut stream = compress_if_shorter(&b"session ".repeat(40)).unwrap();
         for end in 0..stream.len() {
-            assert!(matches!(decompress(&stream[..end], 10_000), Err(SigningError::Inflate(_))), "cut at {end}");
+            assert!(
+                matches!(decompress(&stream[..end], 10_000), Err(SigningError::Inflate(_))),
+                "cut at {end}"
+            );
         }
         stream.extend(b"garbage");
         assert_eq!(decompress(&stream, 10_000).unwrap().len(), 320);

@@ -33,7 +33,8 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
         let settings = Arc::<SessionSettings>::from_ref(state);
         // Several `Cookie` headers are one, as WSGI and ASGI servers join them for Django.
-        let headers: Vec<_> = parts.headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()).collect();
+        let headers: Vec<_> =
+            parts.headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()).collect();
         Ok(Self(cookies::session_key(&headers.join(";"), &settings)))
     }
 }

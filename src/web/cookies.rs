@@ -50,8 +50,10 @@ pub fn set_cookie(
     }
     if !session.expires_at_browser_close(settings)? {
         let max_age = session.expiry_age(settings, now)?;
-        let expires = now.checked_add(SignedDuration::from_secs(max_age)).map_err(|_| SessionError::Expiry)?;
-        let expires = OffsetDateTime::from_unix_timestamp(expires.as_second()).map_err(|_| SessionError::Expiry)?;
+        let expires =
+            now.checked_add(SignedDuration::from_secs(max_age)).map_err(|_| SessionError::Expiry)?;
+        let expires =
+            OffsetDateTime::from_unix_timestamp(expires.as_second()).map_err(|_| SessionError::Expiry)?;
         cookie = cookie.max_age(time::Duration::seconds(max_age)).expires(expires);
     }
     Ok(Some(cookie.build().to_string()))
@@ -61,7 +63,9 @@ pub fn set_cookie(
 pub fn delete_cookie(settings: &SessionSettings) -> String {
     let mut cookie = build("", settings);
     // A browser takes `SameSite=None` only with `Secure`, also from a deletion (`HttpResponse.delete_cookie`).
-    if settings.session_cookie_samesite == Some(SameSite::None) || settings.session_cookie_name.starts_with("__") {
+    if settings.session_cookie_samesite == Some(SameSite::None)
+        || settings.session_cookie_name.starts_with("__")
+    {
         cookie = cookie.secure(true);
     }
     cookie.max_age(time::Duration::ZERO).expires(OffsetDateTime::UNIX_EPOCH).build().to_string()
@@ -112,8 +116,16 @@ mod tests {
         let now = "2026-11-23T12:00:00Z".parse().unwrap();
         session.set_expiry(Some(Expiry::Seconds(60)));
         let header = set_cookie(&session, &settings, now).unwrap().unwrap();
-        for part in ["sessionid=12345678", "Max-Age=60", "Expires=Mon, 23 Nov 2026 12:01:00 GMT", "Domain=example.com",
-                     "Secure", "HttpOnly", "SameSite=Strict", "Path=/"] {
+        for part in [
+            "sessionid=12345678",
+            "Max-Age=60",
+            "Expires=Mon, 23 Nov 2026 12:01:00 GMT",
+            "Domain=example.com",
+            "Secure",
+            "HttpOnly",
+            "SameSite=Strict",
+            "Path=/",
+        ] {
             assert!(header.split("; ").any(|found| found == part), "{part} in {header}");
         }
         session.set_expiry(Some(Expiry::BrowserClose));

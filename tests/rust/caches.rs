@@ -6,7 +6,7 @@ mod servers;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use django_sessions::caches::{Cache, CacheError, KeyLayout, TimeLimits};
+use django_sessions::caches::{Cache, CacheError, TimeLimits};
 use servers::Servers;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -230,7 +230,7 @@ mod redis {
     use std::process::Command;
 
     use django_sessions::caches::redis::RedisCache;
-    use django_sessions::caches::{CACHE_KEY_PREFIX, CACHED_DB_KEY_PREFIX};
+    use django_sessions::caches::{CACHE_KEY_PREFIX, CACHED_DB_KEY_PREFIX, KeyLayout};
 
     use super::*;
 

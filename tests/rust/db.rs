@@ -109,10 +109,16 @@ mod sqlite {
         let (store, _clock) = store(pool.clone());
         let key = SessionKey::new("corrupted-row").unwrap();
         sqlx::query("INSERT INTO django_session VALUES (?, 'tampered:with:it', '2999-01-01 00:00:00')")
-            .bind(key.as_str()).execute(sqlite(&pool)).await.unwrap();
+            .bind(key.as_str())
+            .execute(sqlite(&pool))
+            .await
+            .unwrap();
         let error = store.load(&key).await.unwrap_err();
         assert!(matches!(&error, StoreError::Decode(decode) if decode.is_suspicious()), "{error:?}");
         assert!(!format!("{error:?}").contains("tampered"), "{error:?}");
+        let session = store.load_or_empty(&key).await.unwrap();
+        assert_eq!(session.key(), Some(&key), "Django keeps the key, so that a save replaces the row");
+        assert!(session.data().is_empty());
         assert!(store.exists(&key).await.unwrap());
     }
 
@@ -143,7 +149,9 @@ mod sqlite {
         let store = DbStore::new(pool.clone(), settings).with_clock(move || now);
         store.save(&mut Session::new()).await.unwrap();
         let date: String = sqlx::query_scalar("SELECT CAST(expire_date AS TEXT) FROM django_session")
-            .fetch_one(sqlite(&pool)).await.unwrap();
+            .fetch_one(sqlite(&pool))
+            .await
+            .unwrap();
         assert_eq!(date, "2026-12-07 13:00:00");
     }
 }

@@ -36,7 +36,9 @@ fn run<S: Strategy>(cases: u32, strategy: S, test: impl Fn(S::Value) -> Result<(
         return;
     }
     let cases = Config::default().cases.max(cases);
-    TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() }).run(&strategy, test).unwrap();
+    TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() })
+        .run(&strategy, test)
+        .unwrap();
 }
 
 /// Strings as JSON text: every escape, lone surrogates, latin-1 and what lies beyond.
@@ -287,7 +289,9 @@ impl Call {
             Call::NoExpiry => session.set_expiry(None),
             Call::ExpireIn(seconds) => session.set_expiry(Some(Expiry::Seconds(*seconds))),
             Call::ExpireAtBrowserClose => session.set_expiry(Some(Expiry::BrowserClose)),
-            Call::ExpireAt(second) => session.set_expiry(Some(Expiry::At(Timestamp::from_second(*second).unwrap()))),
+            Call::ExpireAt(second) => {
+                session.set_expiry(Some(Expiry::At(Timestamp::from_second(*second).unwrap())))
+            }
         }
         Value::Null
     }

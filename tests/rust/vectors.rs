@@ -231,7 +231,11 @@ fn assert_written_as_django(entry: &Entry<'_>, payload: &[u8]) {
         assert_eq!(token.starts_with('.'), entry.token().starts_with('.'), "{}", entry.id());
         // Beyond that size only text that repeats itself is among the vectors, which zlib-rs packs 200-fold in place of 400.
         let is_long = payload.len() > 100_000;
-        assert!(is_long || token.len() * 10 <= entry.token().len() * 11, "{}: at most a tenth longer", entry.id());
+        assert!(
+            is_long || token.len() * 10 <= entry.token().len() * 11,
+            "{}: at most a tenth longer",
+            entry.id()
+        );
     } else {
         assert_eq!(token, entry.token(), "{}", entry.id());
     }
@@ -283,7 +287,8 @@ fn login_hashes_are_those_of_each_release() {
             "sha1" => Algorithm::Sha1,
             _ => Algorithm::Sha256,
         };
-        let hash = |key: &str| session_auth_hash(auth["password"].as_str().unwrap(), key.as_bytes(), algorithm);
+        let hash =
+            |key: &str| session_auth_hash(auth["password"].as_str().unwrap(), key.as_bytes(), algorithm);
         assert_eq!(hash(release.header("secret_key")), auth["session_auth_hash"], "{}", release.name);
         let Some(fallbacks) = auth["fallback_keys"].as_array() else { continue };
         for (key, expected) in fallbacks.iter().zip(auth["fallback_hashes"].as_array().unwrap()) {
@@ -321,14 +326,21 @@ mod rows {
     async fn every_row_is_read_and_written_back() {
         let mut rows = 0;
         for release in Release::all() {
-            for entry in release.entries("valid").filter(|entry| entry.kind() == "db" && entry.entry["row"].is_object()) {
+            for entry in release
+                .entries("valid")
+                .filter(|entry| entry.kind() == "db" && entry.entry["row"].is_object())
+            {
                 let id = entry.id();
                 let field = |field: &str| entry.entry["row"][field].as_str().unwrap().to_owned();
                 let (session_key, expire_date) = (field("session_key"), field("expire_date"));
                 let (store, connection) = store(&entry).await;
                 sqlx::query("INSERT INTO django_session VALUES (?, ?, ?)")
-                    .bind(&session_key).bind(entry.token()).bind(&expire_date)
-                    .execute(&connection).await.unwrap();
+                    .bind(&session_key)
+                    .bind(entry.token())
+                    .bind(&expire_date)
+                    .execute(&connection)
+                    .await
+                    .unwrap();
 
                 let key = SessionKey::new(session_key).unwrap();
                 let mut session = store.load(&key).await.unwrap();
@@ -344,7 +356,10 @@ mod rows {
                 assert_eq!(session.key(), Some(&key), "{id}");
                 store.save(&mut session).await.unwrap();
                 let (data, stored): (String, String) =
-                    sqlx::query_as("SELECT session_data, CAST(expire_date AS TEXT) FROM django_session").fetch_one(&connection).await.unwrap();
+                    sqlx::query_as("SELECT session_data, CAST(expire_date AS TEXT) FROM django_session")
+                        .fetch_one(&connection)
+                        .await
+                        .unwrap();
                 assert_eq!(stored, expire_date, "{id}");
                 let expected = entry.text("reads_as").map_or_else(|| entry.payload(), str::to_owned);
                 let payload = entry.signer().unsign_object(&data, None).unwrap();

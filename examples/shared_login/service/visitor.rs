@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use django_sessions::backends::{SessionStore, StoreError};
 use django_sessions::contrib::auth::User;
-use django_sessions::session::{Session, SessionKey};
+use django_sessions::session::Session;
 use django_sessions::web::axum::SessionCookie;
 use django_sessions::web::cookies;
 use jiff::Timestamp;
@@ -35,7 +35,7 @@ impl FromRequestParts<Shop> for Visitor {
     async fn from_request_parts(parts: &mut Parts, shop: &Shop) -> Result<Self, Problem> {
         let Ok(SessionCookie(key)) = SessionCookie::from_request_parts(parts, shop).await;
         let mut session = match key {
-            Some(key) => load(shop, key).await?,
+            Some(key) => shop.store.load_or_empty(&key).await?,
             None => Session::new(),
         };
         let had_key = session.key().is_some();
@@ -103,17 +103,6 @@ impl Visitor {
             headers.insert(header::SET_COOKIE, cookie);
         }
         Ok(response)
-    }
-}
-
-/// The session under `key`. One that cannot be read is an empty session, as in Django.
-async fn load(shop: &Shop, key: SessionKey) -> Result<Session, StoreError> {
-    match shop.store.load(&key).await {
-        Err(StoreError::Decode(error)) => {
-            tracing::warn!(?key, error = &error as &dyn std::error::Error, "Session data corrupted");
-            Ok(Session::with_data(Some(key), Default::default()))
-        }
-        loaded => loaded,
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sqlx::AssertSqlSafe;
 
 use super::{HASH_SESSION_KEY, HashMatch, check_session_auth_hash, claimed_user_id, session_auth_hash};
-use crate::backends::db::{Pool, on_pool};
+use crate::backends::db::{DbStore, Pool, on_pool};
 use crate::backends::{SessionStore, StoreError};
 use crate::crypto::Algorithm;
 use crate::session::Session;
@@ -53,7 +53,7 @@ impl fmt::Debug for User {
 ///
 /// let settings = SessionSettings::new(SecretKeys::new("the site's SECRET_KEY"));
 /// let store = DbStore::connect("sqlite:db.sqlite3", settings).await?;
-/// let users = Users::new(store.pool().clone(), store.settings().clone());
+/// let users = Users::beside(&store);
 ///
 /// let key = SessionKey::new("the value of the cookie").expect("8 characters at least");
 /// let mut session = store.load(&key).await?;
@@ -71,9 +71,14 @@ pub struct Users {
 }
 
 impl Users {
+    /// The table `auth_user` in the database that `store` keeps sessions in.
+    pub fn beside(store: &DbStore) -> Self {
+        Self::new(store.pool().clone(), store.settings().clone())
+    }
+
     /// The table `auth_user` in the database of `pool`.
-    pub fn new(pool: impl Into<Pool>, settings: SessionSettings) -> Self {
-        let pool = pool.into();
+    pub fn new(pool: impl Into<Pool>, settings: impl Into<Arc<SessionSettings>>) -> Self {
+        let (pool, settings) = (pool.into(), settings.into());
         let integer = match pool {
             #[cfg(feature = "mysql")]
             Pool::MySql(_) => "SIGNED",
@@ -85,7 +90,7 @@ impl Users {
              password FROM auth_user WHERE id = {}",
             pool.parameter(1, None)
         );
-        Self { pool, settings: Arc::new(settings), statement: statement.into() }
+        Self { pool, settings, statement: statement.into() }
     }
 
     /// The user with this primary key, logged in or not.
@@ -96,16 +101,29 @@ impl Users {
         let row = on_pool!(&self.pool, pool => {
             sqlx::query_as(AssertSqlSafe(&*self.statement)).bind(id).fetch_optional(pool).await?
         });
-        Ok(row.map(|(id, username, first_name, last_name, email, is_staff, is_superuser, is_active, password)| {
-            User { id, username, first_name, last_name, email, is_staff, is_superuser, is_active, password }
-        }))
+        Ok(row.map(
+            |(id, username, first_name, last_name, email, is_staff, is_superuser, is_active, password)| {
+                User {
+                    id,
+                    username,
+                    first_name,
+                    last_name,
+                    email,
+                    is_staff,
+                    is_superuser,
+                    is_active,
+                    password,
+                }
+            },
+        ))
     }
 
     /// The user who is logged in, checked as `django.contrib.auth.get_user` checks it.
     ///
     /// Nobody is: whose backend is not in `AUTHENTICATION_BACKENDS`, who is gone, who is not active. When the password
     /// changed since the login, the session is flushed. When its hash was made under a fallback key, the session gets
-    /// a new key and a new hash; like any change it is to be saved, and the new key to be sent.
+    /// a new key and a new hash, and the old key is worth nothing from then on: whatever the response is, save the
+    /// session and send its key.
     ///
     /// # Errors
     /// When the database or the session's store fails.

@@ -3,6 +3,7 @@
 use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
+use super::object::RAW_VALUE;
 use super::scan::{Kind, Scanner, unescape};
 use super::{Error, MAX_VALUE_DEPTH};
 
@@ -110,7 +111,11 @@ impl<'de> de::Deserializer<'de> for &mut Reader<'_> {
             Kind::Number => {
                 let (text, is_integer) = self.scanner.number()?;
                 let value = to_float(text);
-                if is_integer && value.is_infinite() { Err(Error::IntegerOutOfRange) } else { visitor.visit_f64(value) }
+                if is_integer && value.is_infinite() {
+                    Err(Error::IntegerOutOfRange)
+                } else {
+                    visitor.visit_f64(value)
+                }
             }
             _ => self.deserialize_any(visitor),
         }
@@ -130,8 +135,15 @@ impl<'de> de::Deserializer<'de> for &mut Reader<'_> {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_newtype_struct(self)
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        match name {
+            RAW_VALUE => visitor.visit_byte_buf(self.scanner.value()?.to_vec()),
+            _ => visitor.visit_newtype_struct(self),
+        }
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -243,7 +255,11 @@ impl<'de> de::Deserializer<'de> for Key {
         visitor.visit_enum(self.0.into_deserializer())
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -287,7 +303,11 @@ impl<'de> de::VariantAccess<'de> for Variant<'_, '_> {
         de::Deserializer::deserialize_any(self.reader, visitor)
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], visitor: V) -> Result<V::Value, Error> {
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
         de::Deserializer::deserialize_any(self.reader, visitor)
     }
 }
@@ -329,7 +349,8 @@ mod tests {
 
     #[test]
     fn compounds() {
-        let items = vec![Item::Unit, Item::One(1), Item::Two(2, "é".to_owned()), Item::Named { a: None, b: true }];
+        let items =
+            vec![Item::Unit, Item::One(1), Item::Two(2, "é".to_owned()), Item::Named { a: None, b: true }];
         assert_eq!(from_slice::<Vec<Item>>(&to_vec(&items).unwrap()).unwrap(), items);
         let map = BTreeMap::from([(-5, true), (7, false)]);
         assert_eq!(from_slice::<BTreeMap<i32, bool>>(&to_vec(&map).unwrap()).unwrap(), map);

@@ -4,16 +4,30 @@ use std::borrow::Cow;
 use std::fmt;
 
 use indexmap::IndexMap;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{self, DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::scan::{Scanner, unescape};
 use super::{Error, from_slice, ser, to_vec};
 
+/// By this name the reader and the writer of this module know a [`RawValue`] within another type.
+pub(super) const RAW_VALUE: &str = "$django_sessions::json::RawValue";
+
 /// The JSON text of one value, found to be well-formed, in the bytes that it was read from.
 ///
-/// Whatever Python wrote is kept to the letter: `1.0` and `1`, `NaN`, integers of any size, lone surrogates.
+/// Whatever Python wrote is kept to the letter: `1.0` and `1`, `NaN`, integers of any size, lone surrogates. It may
+/// stand within types of your own, which this module reads and writes (no other JSON library can).
 /// `Debug` shows the length only, since sessions hold secrets.
+///
+/// ```
+/// use django_sessions::serializers::json::{self, RawValue};
+///
+/// // Append to a list without a word of what is in it.
+/// let mut cart: Vec<RawValue> = json::from_slice(br#"[{"sku":"tea","weight":NaN}]"#)?;
+/// cart.push(RawValue::new("jam")?);
+/// assert_eq!(json::to_vec(&cart)?, br#"[{"sku":"tea","weight":NaN},"jam"]"#);
+/// # Ok::<(), json::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct RawValue(Box<[u8]>);
 
@@ -55,6 +69,41 @@ impl RawValue {
 impl fmt::Debug for RawValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RawValue({} bytes)", self.0.len())
+    }
+}
+
+impl Serialize for RawValue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_newtype_struct(RAW_VALUE, &Text(&self.0))
+    }
+}
+
+/// Bytes that serde hands on whole.
+struct Text<'a>(&'a [u8]);
+
+impl Serialize for Text<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for RawValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_newtype_struct(RAW_VALUE, RawVisitor)
+    }
+}
+
+struct RawVisitor;
+
+impl de::Visitor<'_> for RawVisitor {
+    type Value = RawValue;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value, read by django_sessions::serializers::json")
+    }
+
+    fn visit_byte_buf<E: de::Error>(self, text: Vec<u8>) -> Result<RawValue, E> {
+        Ok(RawValue(text.into()))
     }
 }
 
@@ -158,6 +207,18 @@ impl Object {
     }
 }
 
+impl Serialize for Object {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        RawValue(self.to_vec().into()).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(RawValue::deserialize(deserializer)?.as_bytes()).map_err(de::Error::custom)
+    }
+}
+
 impl PartialEq for Object {
     fn eq(&self, other: &Self) -> bool {
         self.entries.iter().eq(&other.entries)
@@ -226,6 +287,23 @@ mod tests {
         for text in ["[", "", "{\"a\":1", "{\"a\":1,}", "{\"a\":1}x", "{\"a\":1 \"b\":2}"] {
             assert!(matches!(Object::parse(text.as_bytes()), Err(Error::Syntax { .. })), "{text}");
         }
+    }
+
+    #[test]
+    fn raw_values_within_other_types() {
+        #[derive(serde::Serialize, serde::Deserialize)]
+        struct Cart {
+            items: Vec<Object>,
+            note: Option<RawValue>,
+        }
+        let text = br#"{"items":[{"x":NaN,"\ud800":1e16},{}],"note":1180591620717411303424}"#;
+        let mut cart: Cart = from_slice(text).unwrap();
+        assert_eq!(to_vec(&cart).unwrap(), text);
+        cart.items[0].insert("y", RawValue::new(&1).unwrap());
+        cart.note = None;
+        assert_eq!(to_vec(&cart).unwrap(), br#"{"items":[{"x":NaN,"\ud800":1e16,"y":1},{}],"note":null}"#);
+        assert!(matches!(from_slice::<Vec<Object>>(b"[1]"), Err(Error::Shape(_))));
+        assert!(serde_json::from_str::<RawValue>("1").is_err(), "only this module keeps the text");
     }
 
     #[test]

@@ -155,7 +155,8 @@ impl<'a> Scanner<'a> {
         if is_integer && whole > MAX_INTEGER_DIGITS {
             return Err(Error::IntegerTooLong);
         }
-        let text = str::from_utf8(&self.data[start..self.offset]).expect("digits, signs, points and e are ASCII");
+        let text =
+            str::from_utf8(&self.data[start..self.offset]).expect("digits, signs, points and e are ASCII");
         Ok((text, is_integer))
     }
 
@@ -300,8 +301,24 @@ mod tests {
     #[test]
     fn accepts_what_python_accepts() {
         for text in [
-            "{}", "[]", " [ ] ", "{\"a\":1}", "[1,[2,{\"b\":[]}],3]", "NaN", "-Infinity", "Infinity", "-0", "0.0", "1e5",
-            "1E+5", "-1.5e-7", "\"\\ud800\"", "\"\u{7f}\"", "\t{ \"a\" : [ 1 , 2 ] }\n", "{\"a\":1,\"a\":2}", "\"\"",
+            "{}",
+            "[]",
+            " [ ] ",
+            "{\"a\":1}",
+            "[1,[2,{\"b\":[]}],3]",
+            "NaN",
+            "-Infinity",
+            "Infinity",
+            "-0",
+            "0.0",
+            "1e5",
+            "1E+5",
+            "-1.5e-7",
+            "\"\\ud800\"",
+            "\"\u{7f}\"",
+            "\t{ \"a\" : [ 1 , 2 ] }\n",
+            "{\"a\":1,\"a\":2}",
+            "\"\"",
         ] {
             assert!(scan(text).is_ok(), "{text}: {:?}", scan(text));
         }
@@ -310,10 +327,52 @@ mod tests {
     #[test]
     fn refuses_what_python_refuses() {
         for text in [
-            "", " ", "{", "[", "]", "[1,]", "{\"a\":1,}", "{,}", "[,]", "{a:1}", "{'a':1}", "{\"a\"}", "{\"a\":}", "01",
-            "1.", ".5", "-", "+1", "1e", "1e+", "--1", "nan", "infinity", "-NaN", "True", "nul", "\"", "\"\\", "\"\\x\"",
-            "\"\\u12\"", "\"\\u12g4\"", "\"\\u+123\"", "\"\u{1}\"", "\"\n\"", "1 2", "[1 2]", "[1}", "{\"a\":1]", "[[]",
-            "{\"a\" 1}", "{1:2}", "\u{b}1", "1\u{0}", "[1],", "//", "\u{feff}1",
+            "",
+            " ",
+            "{",
+            "[",
+            "]",
+            "[1,]",
+            "{\"a\":1,}",
+            "{,}",
+            "[,]",
+            "{a:1}",
+            "{'a':1}",
+            "{\"a\"}",
+            "{\"a\":}",
+            "01",
+            "1.",
+            ".5",
+            "-",
+            "+1",
+            "1e",
+            "1e+",
+            "--1",
+            "nan",
+            "infinity",
+            "-NaN",
+            "True",
+            "nul",
+            "\"",
+            "\"\\",
+            "\"\\x\"",
+            "\"\\u12\"",
+            "\"\\u12g4\"",
+            "\"\\u+123\"",
+            "\"\u{1}\"",
+            "\"\n\"",
+            "1 2",
+            "[1 2]",
+            "[1}",
+            "{\"a\":1]",
+            "[[]",
+            "{\"a\" 1}",
+            "{1:2}",
+            "\u{b}1",
+            "1\u{0}",
+            "[1],",
+            "//",
+            "\u{feff}1",
         ] {
             assert!(matches!(scan(text), Err(Error::Syntax { .. })), "{text:?}: {:?}", scan(text));
         }

@@ -5,6 +5,7 @@ use std::iter;
 use serde::ser::{self, Serialize};
 
 use super::Error;
+use super::object::RAW_VALUE;
 
 impl ser::Error for Error {
     fn custom<T: std::fmt::Display>(message: T) -> Self {
@@ -48,7 +49,13 @@ fn write_unit(output: &mut Vec<u8>, unit: u32) {
 /// Appends `value` as Python's `float.__repr__`, which `json.dumps` uses.
 pub(crate) fn write_float(output: &mut Vec<u8>, value: f64) {
     if !value.is_finite() {
-        let name = if value.is_nan() { "NaN" } else if value > 0.0 { "Infinity" } else { "-Infinity" };
+        let name = if value.is_nan() {
+            "NaN"
+        } else if value > 0.0 {
+            "Infinity"
+        } else {
+            "-Infinity"
+        };
         return output.extend(name.as_bytes());
     }
     let mut scientific = format!("{value:e}");
@@ -86,7 +93,15 @@ fn split_exponent(scientific: &str) -> (&str, i32) {
 }
 
 pub(super) struct Serializer<'a> {
-    pub(super) output: &'a mut Vec<u8>,
+    output: &'a mut Vec<u8>,
+    /// Whether the bytes that come are the text of a `RawValue`.
+    is_raw: bool,
+}
+
+impl<'a> Serializer<'a> {
+    pub(super) fn new(output: &'a mut Vec<u8>) -> Self {
+        Self { output, is_raw: false }
+    }
 }
 
 /// Items of an array or object, with the brackets that close it and what it stands in.
@@ -110,14 +125,14 @@ impl<'a> Compound<'a> {
 
     fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
         self.comma();
-        value.serialize(Serializer { output: self.output })
+        value.serialize(Serializer::new(self.output))
     }
 
     fn field<T: Serialize + ?Sized>(&mut self, key: &str, value: &T) -> Result<(), Error> {
         self.comma();
         write_str(self.output, key);
         self.output.push(b':');
-        value.serialize(Serializer { output: self.output })
+        value.serialize(Serializer::new(self.output))
     }
 
     fn close(self) -> Result<(), Error> {
@@ -173,6 +188,10 @@ impl<'a> ser::Serializer for Serializer<'a> {
     }
 
     fn serialize_bytes(self, value: &[u8]) -> Result<(), Error> {
+        if self.is_raw {
+            self.output.extend(value);
+            return Ok(());
+        }
         value.serialize(self)
     }
 
@@ -197,7 +216,14 @@ impl<'a> ser::Serializer for Serializer<'a> {
         self.serialize_str(variant)
     }
 
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), Error> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<(), Error> {
+        if name == RAW_VALUE {
+            return value.serialize(Serializer { is_raw: true, ..self });
+        }
         value.serialize(self)
     }
 
@@ -304,11 +330,13 @@ impl ser::SerializeMap for Compound<'_> {
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Error> {
         self.comma();
         let start = self.output.len();
-        key.serialize(Serializer { output: self.output })?;
+        key.serialize(Serializer::new(self.output))?;
         // A key that is not a string becomes the text that it has as a value, as in `json.dumps`.
         match self.output[start] {
             b'"' => {}
-            b'{' | b'[' => return Err(Error::Shape("a key must be a string, number, boolean or none".to_owned())),
+            b'{' | b'[' => {
+                return Err(Error::Shape("a key must be a string, number, boolean or none".to_owned()));
+            }
             _ => {
                 self.output.insert(start, b'"');
                 self.output.push(b'"');
@@ -319,7 +347,7 @@ impl ser::SerializeMap for Compound<'_> {
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
         self.output.push(b':');
-        value.serialize(Serializer { output: self.output })
+        value.serialize(Serializer::new(self.output))
     }
 
     fn end(self) -> Result<(), Error> {
@@ -340,11 +368,24 @@ mod tests {
     #[test]
     fn floats_as_python() {
         let cases = [
-            (1.0, "1.0"), (-0.0, "-0.0"), (1e16, "1e+16"), (1e15, "1000000000000000.0"), (123456789012345680.0, "1.2345678901234568e+17"),
-            (1e-4, "0.0001"), (1e-5, "1e-05"), (1.5e-7, "1.5e-07"), (1e100, "1e+100"), (5e-324, "5e-324"),
-            (0.1 + 0.2, "0.30000000000000004"), (f64::MAX, "1.7976931348623157e+308"), (9999999999999998.0, "9999999999999998.0"),
-            (1017.354_064_941_406_2, "1017.3540649414062"), (100.0, "100.0"), (-0.00012, "-0.00012"),
-            (f64::NAN, "NaN"), (f64::NEG_INFINITY, "-Infinity"),
+            (1.0, "1.0"),
+            (-0.0, "-0.0"),
+            (1e16, "1e+16"),
+            (1e15, "1000000000000000.0"),
+            (123456789012345680.0, "1.2345678901234568e+17"),
+            (1e-4, "0.0001"),
+            (1e-5, "1e-05"),
+            (1.5e-7, "1.5e-07"),
+            (1e100, "1e+100"),
+            (5e-324, "5e-324"),
+            (0.1 + 0.2, "0.30000000000000004"),
+            (f64::MAX, "1.7976931348623157e+308"),
+            (9999999999999998.0, "9999999999999998.0"),
+            (1_017.354_064_941_406_2, "1017.3540649414062"),
+            (100.0, "100.0"),
+            (-0.00012, "-0.00012"),
+            (f64::NAN, "NaN"),
+            (f64::NEG_INFINITY, "-Infinity"),
         ];
         for (value, expected) in cases {
             assert_eq!(text(value), expected);
@@ -368,8 +409,10 @@ mod tests {
             Two(u8, u8),
             Named { a: Option<u8> },
         }
-        assert_eq!(text([Item::Unit, Item::One(1), Item::Two(1, 2), Item::Named { a: None }]),
-                   r#"["Unit",{"One":1},{"Two":[1,2]},{"Named":{"a":null}}]"#);
+        assert_eq!(
+            text([Item::Unit, Item::One(1), Item::Two(1, 2), Item::Named { a: None }]),
+            r#"["Unit",{"One":1},{"Two":[1,2]},{"Named":{"a":null}}]"#
+        );
         assert_eq!(text("\u{7f}\u{0}\"\\/é🦀\n"), r#""\u007f\u0000\"\\/\u00e9\ud83e\udd80\n""#);
     }
 }

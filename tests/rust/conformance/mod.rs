@@ -175,7 +175,9 @@ async fn a_flush_leaves_nothing(store: &dyn SessionStore) {
 }
 
 async fn odd_keys_find_nothing(store: &dyn SessionStore) {
-    for key in ["'; DROP TABLE django_session; --", "../../../etc/passwd", "ключ-ключ-ключ", "%%%%%%%%", "        "] {
+    for key in
+        ["'; DROP TABLE django_session; --", "../../../etc/passwd", "ключ-ключ-ключ", "%%%%%%%%", "        "]
+    {
         let session = store.load(&SessionKey::new(key).unwrap()).await.unwrap();
         assert!(session.key().is_none(), "{key}");
     }
@@ -233,7 +235,8 @@ async fn only_what_is_over_is_cleared(store: &dyn SessionStore, clock: &Clock) {
 async fn a_large_session_is_kept(store: &dyn SessionStore) {
     let mut session = Session::new();
     // Random, so that compression does not help.
-    let large = django_sessions::crypto::get_random_string(1_000_000, "0123456789abcdefghijklmnopqrstuvwxyz").unwrap();
+    let large = django_sessions::crypto::get_random_string(1_000_000, "0123456789abcdefghijklmnopqrstuvwxyz")
+        .unwrap();
     session.insert("large", &large).unwrap();
     store.save(&mut session).await.unwrap();
     let key = session.key().unwrap().clone();
