@@ -36,7 +36,7 @@ servers: ## install the servers that the tests start: Redis, PostgreSQL, MariaDB
 	$(PYTHON) scripts/install_servers.py
 
 bench: build ## encode and decode, each with its ratio to Django in the same run
-	cargo bench --all-features
+	PYTHON=$(abspath $(VENV_PYTHON)) cargo bench --bench codec
 	$(VENV_PYTHON) -m pytest benches
 
 vectors: ## make tests/vectors anew (needs the Pythons and Django releases named there)
