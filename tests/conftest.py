@@ -38,3 +38,12 @@ postgres_server = _server_fixture("postgres")
 mariadb_server = _server_fixture("mariadb")
 memcached_server = _server_fixture("memcached")
 pgbouncer_server = _server_fixture("pgbouncer")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Says for `make test` what this machine lacks. A test with a skip mark does not apply here (to
+    an older Django, say), and nothing is lacking; one that called pytest.skip missed something."""
+    for report in terminalreporter.stats.get("skipped", []):
+        if not {"skip", "skipif"} & report.keywords.keys():
+            reason = report.longrepr[2].removeprefix("Skipped: ")
+            terminalreporter.write_line(f"SKIPPED: {reason}")
