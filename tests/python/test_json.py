@@ -1,5 +1,6 @@
 """json_dumps and json_loads against Django's JSONSerializer."""
 
+import math
 import sys
 
 import pytest
@@ -73,6 +74,14 @@ def test_floats_of_every_magnitude(exponent, mantissa):
     assert_dumped_alike(number)
     assert_loaded_alike(f"{mantissa}e{exponent}".encode())
     assert_loaded_alike(f"{mantissa}.{mantissa}E{exponent}".encode())
+
+
+def test_floats_at_powers_of_two():
+    """Where floats change their distance, the shortest texts are hardest to get right."""
+    powers = [2.0**exponent * odd for exponent in range(-1074, 1020) for odd in (1, 3, 5, 7)]
+    around = [math.nextafter(power, limit) for power in powers for limit in (0, math.inf)]
+    assert_dumped_alike(powers + around)
+    assert_loaded_alike(json_dumps(powers + around))
 
 
 @pytest.mark.parametrize("depth", [1, 199, 200, 201, 202, 300])

@@ -64,7 +64,11 @@ pub(crate) fn write_float(output: &mut Vec<u8>, value: f64) {
         // precision in Rust, but not the shortest text in Rust.
         let (mantissa, _) = split_exponent(&scientific);
         let decimals = mantissa.trim_start_matches('-').len() - 2;
-        scientific = format!("{value:.decimals$e}");
+        let even = format!("{value:.decimals$e}");
+        // Just below a power of two floats lie closer together: there the even text may be another number's.
+        if even.parse() == Ok(value) {
+            scientific = even;
+        }
     }
     let (mantissa, exponent) = split_exponent(&scientific);
     if !(-4..16).contains(&exponent) {
@@ -382,6 +386,7 @@ mod tests {
             (f64::MAX, "1.7976931348623157e+308"),
             (9999999999999998.0, "9999999999999998.0"),
             (1_017.354_064_941_406_2, "1017.3540649414062"),
+            (2f64.powi(-24), "5.960464477539063e-08"),
             (100.0, "100.0"),
             (-0.00012, "-0.00012"),
             (f64::NAN, "NaN"),
