@@ -1,9 +1,8 @@
 //! Greets whom Django logged in.
 
 use django_sessions::backends::{SessionStore, db::DbStore};
-use django_sessions::{
-    contrib::auth::Users, crypto::SecretKeys, session::SessionKey, settings::SessionSettings,
-};
+use django_sessions::{contrib::auth::Users, crypto::SecretKeys};
+use django_sessions::{session::SessionKey, settings::SessionSettings};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {

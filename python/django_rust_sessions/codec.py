@@ -7,23 +7,19 @@ from functools import lru_cache
 from typing import Any
 
 from django.conf import settings
-from django.core.signals import setting_changed
 from django.core.signing import BadSignature, JSONSerializer
-from django.dispatch import receiver
 from django.utils.encoding import force_bytes
 
 from ._native import Signer
+from .conf import option
 from .exceptions import SessionTooLarge
 
 logger = logging.getLogger("django.security.SuspiciousSession")
 
-# A compressed session may inflate to this many bytes, unless the project sets SESSION_MAX_INFLATED.
-DEFAULT_MAX_INFLATED = 16 * 1024 * 1024
-
 
 def dumps(obj: Any, *, salt: str, serializer: Any) -> str:
     """django.core.signing.dumps() with compress=True."""
-    signer = _get_signer(salt)
+    signer = _get_signer(salt, option("MAX_INFLATED"))
     if serializer is JSONSerializer:
         return signer.dumps(obj, int(time.time()))
     data = serializer().dumps(obj)
@@ -36,10 +32,11 @@ def loads(
     *,
     salt: str,
     serializer: Any,
+    max_inflated: int,
     max_age: float | timedelta | None = None,
 ) -> Any:
     """django.core.signing.loads(), which here refuses a zip bomb with SessionTooLarge."""
-    signer = _get_signer(salt)
+    signer = _get_signer(salt, max_inflated)
     now = None if max_age is None else time.time()
     if serializer is JSONSerializer:
         return signer.loads(signed, max_age=max_age, now=now)
@@ -56,9 +53,14 @@ class CodecMixin:
         return dumps(session_dict, salt=self.key_salt, serializer=self.serializer)
 
     def decode(self, session_data: bytes | str) -> dict[str, Any]:
+        # Outside of the try: a mistake in RUST_SESSIONS must not look like corrupted data.
+        max_inflated = option("MAX_INFLATED")
         try:
             data: dict[str, Any] = loads(
-                session_data, salt=self.key_salt, serializer=self.serializer
+                session_data,
+                salt=self.key_salt,
+                serializer=self.serializer,
+                max_inflated=max_inflated,
             )
             return data
         except BadSignature:
@@ -71,24 +73,19 @@ class CodecMixin:
         return {}
 
 
-def _get_signer(salt: str) -> Signer:
+def _get_signer(salt: str, max_inflated: int) -> Signer:
     # Looked up by the values, so that override_settings() and key rotation need no notice.
-    return _make_signer(settings.SECRET_KEY, tuple(settings.SECRET_KEY_FALLBACKS), salt)
+    fallbacks = tuple(settings.SECRET_KEY_FALLBACKS)
+    return _make_signer(settings.SECRET_KEY, fallbacks, salt, max_inflated)
 
 
 @lru_cache(maxsize=64)
-def _make_signer(key: Any, fallbacks: tuple[Any, ...], salt: str) -> Signer:
+def _make_signer(key: Any, fallbacks: tuple[Any, ...], salt: str, max_inflated: int) -> Signer:
     return Signer(
         force_bytes(key),
         # The salt that TimestampSigner has when it is given none.
         salt or "django.core.signing.TimestampSigner",
         # To Django an empty fallback means SECRET_KEY itself.
         [force_bytes(fallback) for fallback in fallbacks if fallback],
-        max_inflated=getattr(settings, "SESSION_MAX_INFLATED", DEFAULT_MAX_INFLATED),
+        max_inflated=max_inflated,
     )
-
-
-@receiver(setting_changed)
-def _forget_signers(*, setting: str, **kwargs: Any) -> None:
-    if setting == "SESSION_MAX_INFLATED":
-        _make_signer.cache_clear()

@@ -2,4 +2,4 @@
 
 
 class SessionTooLarge(ValueError):
-    """A properly signed session inflates to more than SESSION_MAX_INFLATED bytes."""
+    """A properly signed session inflates to more than RUST_SESSIONS["MAX_INFLATED"] bytes."""

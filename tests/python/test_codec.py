@@ -243,12 +243,19 @@ class TestCap:
 
     def test_setting(self):
         signed = RustStore().encode({"a": "b" * 1000})
-        with override_settings(SESSION_MAX_INFLATED=500):
+        with override_settings(RUST_SESSIONS={"MAX_INFLATED": 500}):
             assert RustStore().decode(signed) == {}
         assert RustStore().decode(signed) == {"a": "b" * 1000}
 
+    def test_a_misspelt_option_is_no_corrupted_data(self):
+        signed = RustStore().encode({"a": 1})
+        with override_settings(RUST_SESSIONS={"MAX_INFLATE": 500}):
+            for call in (RustStore().decode, RustStore().encode):
+                with pytest.raises(ImproperlyConfigured, match="no option 'MAX_INFLATE'"):
+                    call(signed)
+
     def test_does_not_count_what_was_not_compressed(self):
-        with override_settings(SESSION_MAX_INFLATED=0):
+        with override_settings(RUST_SESSIONS={"MAX_INFLATED": 0}):
             assert RustStore().decode(sign(b'{"a":1}')) == {"a": 1}
 
 

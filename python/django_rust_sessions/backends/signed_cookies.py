@@ -5,6 +5,7 @@ from typing import Any
 from django.contrib.sessions.backends.signed_cookies import SessionStore as DjangoSessionStore
 
 from .. import codec
+from ..conf import option
 from ..exceptions import SessionTooLarge
 
 # Fixed: unlike the key_salt of other engines, it does not depend on the name of the class.
@@ -15,11 +16,14 @@ class SessionStore(codec.CodecMixin, DjangoSessionStore):
     """Cookie-based session store: the session itself is the signed session key."""
 
     def load(self) -> dict[str, Any]:
+        # Outside of the try: a mistake in RUST_SESSIONS must not look like a forged cookie.
+        max_inflated = option("MAX_INFLATED")
         try:
             data: dict[str, Any] = codec.loads(
                 self.session_key,
                 salt=SALT,
                 serializer=self.serializer,
+                max_inflated=max_inflated,
                 max_age=self.get_session_cookie_age(),
             )
             return data

@@ -61,11 +61,11 @@ pub(crate) fn write_float(output: &mut Vec<u8>, value: f64) {
     let mut scientific = format!("{value:e}");
     if scientific.len() > 17 {
         // From 16 digits on two shortest texts may be equally near. Python takes the even one, as does an exact
-        // precision in Rust, but not the shortest text in Rust.
+        // precision in Rust, but not the shortest text in Rust. Below a power of two the even one may be another
+        // number, though.
         let (mantissa, _) = split_exponent(&scientific);
         let decimals = mantissa.trim_start_matches('-').len() - 2;
         let even = format!("{value:.decimals$e}");
-        // Just below a power of two floats lie closer together: there the even text may be another number's.
         if even.parse() == Ok(value) {
             scientific = even;
         }
@@ -386,6 +386,7 @@ mod tests {
             (f64::MAX, "1.7976931348623157e+308"),
             (9999999999999998.0, "9999999999999998.0"),
             (1_017.354_064_941_406_2, "1017.3540649414062"),
+            (2f64.powi(-24), "5.960464477539063e-08"),
             (2f64.powi(-24), "5.960464477539063e-08"),
             (100.0, "100.0"),
             (-0.00012, "-0.00012"),

@@ -25,7 +25,9 @@ from django.contrib.sessions.backends.base import SessionBase  # noqa: E402 (nee
 class Store(SessionBase):
     """A session whose stored content is given."""
 
-    stored = {}
+    def __init__(self, key, stored):
+        super().__init__(key)
+        self.stored = stored
 
     def load(self):
         return self.stored
@@ -49,8 +51,7 @@ def call(session, method, *arguments):
 
 
 def play(question):
-    session = Store(question["key"])
-    session.stored = json.loads(question["text"])
+    session = Store(question["key"], json.loads(question["text"]))
     answers = []
     for method, *arguments in question["calls"]:
         answer = call(session, method, *arguments)
@@ -78,7 +79,9 @@ def answer(question):
     salt = question["salt"]
     if question["op"] == "json":
         # Text is handed over as latin-1, which is how Django turns bytes into it.
-        return {"value": compact(signing.JSONSerializer().loads(question["text"].encode("latin-1")))}
+        return {
+            "value": compact(signing.JSONSerializer().loads(question["text"].encode("latin-1")))
+        }
     value = signing.loads(question["token"], salt=salt)
     if question["op"] == "resign":
         return {"token": signing.dumps(value, salt=salt, compress=True)}

@@ -1,0 +1,24 @@
+"""This package's own settings: the dict RUST_SESSIONS in the project's settings."""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+DEFAULTS = {
+    # How many bytes a compressed session may inflate to. Django has no such limit.
+    "MAX_INFLATED": 16 * 1024 * 1024,
+}
+
+
+def option(name: str) -> Any:
+    """RUST_SESSIONS[name], or its default."""
+    options = getattr(settings, "RUST_SESSIONS", None)
+    if not options:
+        return DEFAULTS[name]
+    if unknown := options.keys() - DEFAULTS.keys():
+        raise ImproperlyConfigured(
+            f"RUST_SESSIONS has no option {', '.join(map(repr, sorted(unknown)))}. "
+            f"It has {', '.join(map(repr, sorted(DEFAULTS)))}."
+        )
+    return options.get(name, DEFAULTS[name])
