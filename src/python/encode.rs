@@ -41,7 +41,8 @@ fn json_in_python(obj: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
 }
 
 fn write(output: &mut Vec<u8>, value: &Bound<'_, PyAny>, depth_left: usize) -> Result<(), LeaveToPython> {
-    if let Ok(text) = value.cast_exact::<PyString>() {
+    // Of a subclass of str (SafeString!) json writes what str holds; any other subclass may have a say in it.
+    if let Ok(text) = value.cast::<PyString>() {
         write_string(output, text)
     } else if let Ok(integer) = value.cast_exact::<PyInt>() {
         write_integer(output, integer)
@@ -120,7 +121,7 @@ fn write_dict(
 
 /// A key as json.dumps turns it into a string.
 fn write_key(output: &mut Vec<u8>, key: &Bound<'_, PyAny>) -> Result<(), LeaveToPython> {
-    if let Ok(text) = key.cast_exact::<PyString>() {
+    if let Ok(text) = key.cast::<PyString>() {
         return write_string(output, text);
     }
     output.push(b'"');

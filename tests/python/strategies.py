@@ -22,6 +22,9 @@ class Loud(str):
     def __str__(self):
         return self.upper()
 
+    def encode(self, *args):
+        return self.upper().encode(*args)
+
 
 class Percent(float):
     def __repr__(self):
@@ -31,6 +34,19 @@ class Percent(float):
 class Answer(int):
     def __repr__(self):
         return "forty-two"
+
+
+class Doubled(list):
+    def __iter__(self):
+        return iter([item for item in list.__iter__(self) for _ in range(2)])
+
+
+class Backwards(dict):
+    def items(self):
+        return reversed(dict.items(self))
+
+    def keys(self):
+        return reversed(dict.keys(self))
 
 
 Point = collections.namedtuple("Point", "x y")
@@ -48,6 +64,8 @@ oddities = st.sampled_from(
         Answer(42),
         Colour.RED,
         Point(1, 2),
+        Doubled([1, 2]),
+        Backwards(a=1, b=2),
         collections.OrderedDict(b=1, a=2),
         collections.defaultdict(list, a=[1]),
         collections.Counter("aab"),
