@@ -1,9 +1,12 @@
 """This package's own settings: the dict RUST_SESSIONS in the project's settings."""
 
+from functools import cache
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 
 DEFAULTS = {
     # How many bytes a compressed session may inflate to. Django has no such limit.
@@ -11,6 +14,7 @@ DEFAULTS = {
 }
 
 
+@cache  # asking Django for a setting that is missing takes longer than reading a session
 def option(name: str) -> Any:
     """RUST_SESSIONS[name], or its default."""
     options = getattr(settings, "RUST_SESSIONS", None)
@@ -22,3 +26,9 @@ def option(name: str) -> Any:
             f"It has {', '.join(map(repr, sorted(DEFAULTS)))}."
         )
     return options.get(name, DEFAULTS[name])
+
+
+@receiver(setting_changed)
+def _forget_options(*, setting: str, **kwargs: Any) -> None:
+    if setting == "RUST_SESSIONS":
+        option.cache_clear()
