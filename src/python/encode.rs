@@ -68,7 +68,9 @@ fn write(output: &mut Vec<u8>, value: &Bound<'_, PyAny>, depth_left: usize) -> R
 
 fn write_string(output: &mut Vec<u8>, text: &Bound<'_, PyString>) -> Result<(), LeaveToPython> {
     let text = text.to_str()?;
-    if text.bytes().all(|byte| matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\')) {
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\');
+    // Without an early end the compiler looks at many bytes at once.
+    if text.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
         output.push(b'"');
         output.extend(text.as_bytes());
         output.push(b'"');
