@@ -69,8 +69,7 @@ DELETE = Operation((), (*_INIT, pre_delete, post_delete))
 def step_aside(store: "SessionStore", operation: Operation, key: Any = "") -> str | None:
     """Why Django's own code must do this; None when a plain statement may.
 
-    Asked at each call, for receivers and models come at any time. The database is asked about
-    apart, by `refuse_database`, when it is known which one it is.
+    Asked at each call, for receivers and models come at any time.
     """
     model, (django_model, manager) = store.model, _django_model()
     if model is not django_model:
@@ -91,7 +90,8 @@ def step_aside(store: "SessionStore", operation: Operation, key: Any = "") -> st
         return "database routers want to see the session that is deleted"
     if not _is_plain_key(key):
         return "databases disagree about such a session key"
-    return None
+    # Which database routers choose is known later.
+    return None if router.routers else refuse_database(DEFAULT_DB_ALIAS)
 
 
 def refuse_database(using: str) -> str | None:
@@ -278,7 +278,7 @@ class SessionStore(CodecMixin, DjangoSessionStore):
         key = self.session_key if session_key is None else session_key
         if key is None:
             return None
-        if step_aside(self, DELETE, key) or refuse_database(DEFAULT_DB_ALIAS):
+        if step_aside(self, DELETE, key):
             return super().delete(key)
         return Statements(self.model, DEFAULT_DB_ALIAS).delete(key)
 
@@ -330,7 +330,7 @@ class SessionStore(CodecMixin, DjangoSessionStore):
             key = self.session_key if session_key is None else session_key
             if key is None:
                 return None
-            if step_aside(self, DELETE, key) or refuse_database(DEFAULT_DB_ALIAS):
+            if step_aside(self, DELETE, key):
                 return await super().adelete(key)
             return await sync_to_async(
                 lambda: Statements(self.model, DEFAULT_DB_ALIAS).delete(key)
