@@ -21,6 +21,7 @@ from django.core.exceptions import SuspiciousOperation
 from django.db import connection, connections, models, transaction
 from django.db.models import signals
 from django.db.models.expressions import Col
+from django.db.utils import ConnectionDoesNotExist
 from django.test import Client, TestCase
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -217,6 +218,7 @@ def test_time_zones(db_kind, settings, zone, monkeypatch):
     try:
         now = timezone.now()
         monkeypatch.setattr(timezone, "now", lambda: now)
+        monkeypatch.setattr("time.time", NOW.timestamp)
 
         def story(store_class):
             store = saved(store_class, a=1)
@@ -781,6 +783,20 @@ def test_routers(two_databases, still, monkeypatch, reads, writes):
 
     found = compared(story)
     assert found.error is None
+
+
+def test_router_to_nowhere(sqlite, settings, monkeypatch):
+    monkeypatch.setattr(RecordingRouter, "reads", "nowhere")
+    monkeypatch.setattr(RecordingRouter, "writes", "nowhere")
+
+    def story(store_class):
+        store = store_at(store_class, new_key(), a=1)
+        settings.DATABASE_ROUTERS = [RecordingRouter()]
+        for operation in [store.load, store.save, store.delete, store.create]:
+            yield outcome(operation).kind
+        settings.DATABASE_ROUTERS = []
+
+    assert compared(story).value == [ConnectionDoesNotExist] * 4
 
 
 def test_router_to_an_unknown_vendor(sqlite, settings, monkeypatch):

@@ -96,7 +96,8 @@ def step_aside(store: "SessionStore", operation: Operation, key: Any = "") -> st
 
 def refuse_database(using: str) -> str | None:
     """Why Django's own code must speak to this database."""
-    vendor = _vendor(connections.settings[using]["ENGINE"])
+    settings = connections.settings.get(using)
+    vendor = _vendor(settings["ENGINE"]) if settings else "a database that is not in DATABASES"
     return None if vendor in VENDORS else f"no plain statements are known for {vendor}"
 
 
