@@ -589,6 +589,31 @@ def test_custom_session(db_kind):
             editor.delete_model(CustomDjangoStore.get_model_class())
 
 
+def test_proxy_of_the_model(sqlite):
+    """Only get_model_class() is overridden, and the table is the same."""
+    saves = []
+    try:
+
+        class Audited(Session):
+            class Meta:
+                app_label = "project"
+                proxy = True
+
+            def save(self, *args, **kwargs):
+                saves.append(self.session_key)
+                super().save(*args, **kwargs)
+
+        class Store(RustStore):
+            @classmethod
+            def get_model_class(cls):
+                return Audited
+
+        assert saves == [saved(Store, a=1).session_key]
+    finally:
+        del apps.all_models["project"]["audited"]
+        apps.clear_cache()
+
+
 HOOKS = {
     "create_model_instance": [save, create],
     "_get_session_from_db": [load],
@@ -889,10 +914,10 @@ def test_async_outcomes(db_kind):
     assert found == [UpdateError, {}, None, False, (True, True), {"a": 1, "b": 2}, "taken"]
 
 
+# Threads do not share a database in memory.
+@pytest.mark.parametrize("any_database", databases.KINDS[1:], indirect=True)
 def test_threads(db_kind):
     """Each session carries its own key: nobody is given the session of another."""
-    if db_kind == "sqlite":
-        pytest.skip("threads do not share a database in memory")
     errors = []
 
     def work():
