@@ -15,8 +15,8 @@ from differential import DjangoStore, RustStore, captured_logs, outcome, same
 from django.apps import apps
 from django.contrib.sessions.backends import base
 from django.contrib.sessions.backends.base import CreateError, UpdateError
-from django.contrib.sessions.base_session import BaseSessionManager
-from django.contrib.sessions.models import Session
+from django.contrib.sessions.base_session import AbstractBaseSession, BaseSessionManager
+from django.contrib.sessions.models import Session, SessionManager
 from django.core.exceptions import SuspiciousOperation
 from django.db import connection, connections, models, transaction
 from django.db.models import signals
@@ -589,15 +589,19 @@ def test_custom_session(db_kind):
             editor.delete_model(CustomDjangoStore.get_model_class())
 
 
-def test_proxy_of_the_model(sqlite):
-    """Only get_model_class() is overridden, and the table is the same."""
+@pytest.mark.parametrize("bases", [(Session,), (AbstractBaseSession,)], ids=["proxy", "twin"])
+def test_another_model_of_the_same_table(sqlite, bases):
+    """Only get_model_class() is overridden; the fields and the manager are Django's."""
     saves = []
     try:
 
-        class Audited(Session):
+        class Audited(*bases):
+            objects = SessionManager()
+
             class Meta:
                 app_label = "project"
-                proxy = True
+                proxy = bases == (Session,)
+                db_table = "django_session"
 
             def save(self, *args, **kwargs):
                 saves.append(self.session_key)
