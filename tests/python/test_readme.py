@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text()
 SECRET_KEY = "the README's secret key, which guards nothing"
 
 # Logs "ada" in, or says who is logged in under a session cookie.
-SITE = """
+SITE = '''
 import sys
 import django
 from django.conf import settings
@@ -41,7 +41,7 @@ else:
     request = HttpRequest()
     request.session = __import__(SESSION_ENGINE, fromlist=["SessionStore"]).SessionStore(sys.argv[1])
     print(get_user(request).get_username() or "stranger")
-"""
+'''
 
 
 def snippets():
@@ -102,9 +102,7 @@ def greet():
     if not shutil.which("cargo"):
         pytest.skip("cargo is not installed")
     subprocess.run(
-        ["cargo", "build", "--quiet", "--example", "greet", "--features", "sqlite"],
-        cwd=ROOT,
-        check=True,
+        ["cargo", "build", "--quiet", "--example", "greet", "--features", "sqlite"], cwd=ROOT, check=True
     )
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     return target / "debug" / "examples" / "greet"
@@ -142,9 +140,7 @@ def test_every_feature_is_in_the_table():
 
     features = tomllib.loads((ROOT / "Cargo.toml").read_text())["features"]
     named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.+?) \|", README, re.MULTILINE)))
-    assert sorted(named) == sorted(
-        name for name in features if name != "default" and name[0] != "_"
-    )
+    assert sorted(named) == sorted(name for name in features if name != "default" and name[0] != "_")
 
 
 def test_links_lead_somewhere():
