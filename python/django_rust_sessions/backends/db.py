@@ -1,9 +1,388 @@
-"""django.contrib.sessions.backends.db with its codec in Rust."""
+"""django.contrib.sessions.backends.db with plain SQL in place of the ORM, and its codec in Rust.
 
+Each operation is one statement on Django's own connection: transactions, routers, test databases
+and query counts work as ever. Where a project could tell the difference, Django's own code runs
+instead, in full: `step_aside` says where and why.
+"""
+
+import logging
+from datetime import datetime
+from functools import cache
+from typing import Any, NamedTuple
+
+from asgiref.sync import sync_to_async
+from django.contrib.sessions.backends import base
+from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.contrib.sessions.backends.db import SessionStore as DjangoSessionStore
+from django.core.exceptions import SuspiciousOperation
+from django.db import (
+    DEFAULT_DB_ALIAS,
+    DatabaseError,
+    IntegrityError,
+    connections,
+    models,
+    router,
+    transaction,
+)
+from django.db.models.signals import (
+    ModelSignal,
+    post_delete,
+    post_init,
+    post_save,
+    pre_delete,
+    pre_init,
+    pre_save,
+)
+from django.db.utils import load_backend
+from django.utils import timezone
 
 from ..codec import CodecMixin
+
+VENDORS = {"postgresql", "mysql", "sqlite"}
+HAS_ASYNC = hasattr(DjangoSessionStore, "aload")  # since Django 5.1
+
+
+# -------------------------------------------------------------------------- plain SQL, or Django's
+
+
+class Operation(NamedTuple):
+    """What Django calls on the way to the database, and a plain statement does not."""
+
+    hooks: tuple[str, ...] = ()
+    signals: tuple[ModelSignal, ...] = ()
+
+
+_INIT = (pre_init, post_init)
+LOAD = Operation(("_get_session_from_db", "_aget_session_from_db"), _INIT)
+EXISTS = Operation()
+SAVE = Operation(
+    ("create_model_instance", "acreate_model_instance"),
+    (*_INIT, pre_save, post_save),
+)
+CREATE = Operation(
+    (*SAVE.hooks, "exists", "aexists", "_get_new_session_key", "_aget_new_session_key"),
+    SAVE.signals,
+)
+DELETE = Operation((), (*_INIT, pre_delete, post_delete))
+
+
+def step_aside(store: "SessionStore", operation: Operation, key: Any = "") -> str | None:
+    """Why Django's own code must do this; None when a plain statement may.
+
+    Asked at each call, for receivers and models come at any time.
+    """
+    model, (django_model, manager) = store.model, _django_model()
+    if model is not django_model:
+        return f"{model.__name__} is a session model of the project"
+    if type(model.objects) is not manager:
+        return "the session model has another manager"
+    if len(model._meta.local_concrete_fields) != 3:
+        return "the session model has more fields"
+    for name in operation.hooks:
+        if getattr(type(store), name, None) is not _DEFINED[name]:
+            return f"{type(store).__name__} has its own {name}()"
+    for signal in operation.signals:
+        if signal.receivers and signal.has_listeners(model):
+            return "there are receivers of the session model's signals"
+    if operation is DELETE and _has_relations(model):
+        return "other models relate to the session model"
+    if operation is DELETE and router.routers:
+        return "database routers want to see the session that is deleted"
+    if not _is_plain_key(key):
+        return "databases disagree about such a session key"
+    # Which database routers choose is known later.
+    return None if router.routers else refuse_database(DEFAULT_DB_ALIAS)
+
+
+def refuse_database(using: str) -> str | None:
+    """Why Django's own code must speak to this database."""
+    settings = connections.settings.get(using)
+    vendor = _vendor(settings["ENGINE"]) if settings else "a database that is not in DATABASES"
+    return None if vendor in VENDORS else f"no plain statements are known for {vendor}"
+
+
+@cache
+def _django_model() -> tuple[Any, Any]:
+    # As in Django, sessions need not be an installed app for this module to be imported.
+    from django.contrib.sessions.models import Session, SessionManager
+
+    return Session, SessionManager
+
+
+@cache
+def _vendor(engine: str) -> str:
+    # Not asked of a connection: it belongs to a thread, and this may be the event loop's.
+    return str(load_backend(engine).DatabaseWrapper.vendor)
+
+
+def _has_relations(model: type[models.Model]) -> bool:
+    """Whether a session that is deleted may take rows of other models with it."""
+    return bool(model._meta.private_fields) or any(
+        field.auto_created and not field.concrete
+        for field in model._meta.get_fields(include_hidden=True)
+    )
+
+
+def _get_random_key() -> str:
+    # As SessionBase does, but whether the key is taken, the INSERT will say.
+    return base.get_random_string(32, base.VALID_KEY_CHARS)  # type: ignore[attr-defined,no-any-return]
+
+
+def _is_plain_key(key: Any) -> bool:
+    """False for NUL, lone surrogates, what is too long: each database has its own answer."""
+    return type(key) is str and len(key) <= 40 and key.isascii() and "\0" not in key
+
+
+# ------------------------------------------------------------------------------------- statements
+
+
+class Row(NamedTuple):
+    """A session as it is saved: the fields of the model, in their order."""
+
+    session_key: str
+    session_data: str
+    expire_date: datetime
+
+    def is_plain(self) -> bool:
+        """False if a subclass made an expression of a value, for instance."""
+        key, data, expire_date = self
+        return _is_plain_key(key) and isinstance(data, str) and isinstance(expire_date, datetime)
+
+
+class Statements:
+    """The session table of one database, on this thread's connection to it."""
+
+    def __init__(self, model: Any, using: str) -> None:
+        self.connection = connections[using]
+        self.fields = model._meta.local_concrete_fields
+        quote = self.connection.ops.quote_name
+        self.table = quote(model._meta.db_table)
+        self.key, self.data, self.expire_date = [quote(field.column) for field in self.fields]
+
+    def select(self, key: str | None) -> Any:
+        """The row with the data of a session that has not expired, or None."""
+        now = self.fields[2].get_db_prep_value(timezone.now(), self.connection)
+        return self._fetch(
+            f"SELECT {self.data} FROM {self.table}"
+            f" WHERE {self.expire_date} > %s AND {self.key} = %s",
+            (now, key),
+        )
+
+    def exists(self, key: str) -> bool:
+        sql = f"SELECT 1 FROM {self.table} WHERE {self.key} = %s"
+        return self._fetch(sql, (key,)) is not None
+
+    def insert(self, row: Row) -> bool:
+        """False if the key is taken; an open transaction then goes on."""
+        sql = (
+            f"INSERT INTO {self.table} ({self.key}, {self.data}, {self.expire_date})"
+            " VALUES (%s, %s, %s)"
+        )
+        if self.connection.vendor != "mysql":
+            return self._write(f"{sql} ON CONFLICT DO NOTHING", self._adapt(row)) == 1
+        # MySQL's INSERT IGNORE forgives other errors too. But InnoDB undoes a refused INSERT alone
+        # and keeps the transaction, so that the error does no harm.
+        return self._write(sql, self._adapt(row), forgive=IntegrityError) == 1
+
+    def update(self, row: Row) -> bool:
+        """False if there is no such session."""
+        key, data, expire_date = self._adapt(row)
+        sql = (
+            f"UPDATE {self.table} SET {self.data} = %s, {self.expire_date} = %s"
+            f" WHERE {self.key} = %s"
+        )
+        return self._write(sql, (data, expire_date, key)) > 0
+
+    def delete(self, key: str) -> None:
+        self._write(f"DELETE FROM {self.table} WHERE {self.key} = %s", (key,))
+
+    def _adapt(self, row: Row) -> tuple[Any, ...]:
+        pairs = zip(self.fields, row, strict=True)
+        return tuple(field.get_db_prep_save(value, self.connection) for field, value in pairs)
+
+    def _fetch(self, sql: str, params: tuple[Any, ...]) -> Any:
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql, params)
+            return cursor.fetchone()
+
+    def _write(self, sql: str, params: tuple[Any, ...], forgive: Any = ()) -> int:
+        """The number of rows; 0 after an error that is forgiven."""
+        connection: Any = self.connection
+        if not connection.in_atomic_block and not connection.get_autocommit():
+            # The project ends its transactions by hand: with Django's savepoint around it, an
+            # error leaves them usable.
+            with transaction.atomic(using=connection.alias):
+                return self._write(sql, params, forgive)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(sql, params)
+                return int(cursor.rowcount)
+        except forgive:
+            return 0
+        except Exception as error:
+            # As Model.save() does. In autocommit mode there is nothing to roll back.
+            if connection.in_atomic_block:
+                connection.needs_rollback = True
+                connection.rollback_exc = error
+            raise
+
+
+# ------------------------------------------------------------------------------------- the engine
 
 
 class SessionStore(CodecMixin, DjangoSessionStore):
     """Database session store. Custom session models subclass it as they would Django's."""
+
+    # Django's, which django-stubs does not know.
+    _get_session: Any
+    _aget_session: Any
+    _get_or_create_session_key: Any
+    _aget_or_create_session_key: Any
+
+    def load(self) -> dict[str, Any]:
+        using = self._get_read_alias(LOAD, self.session_key)
+        if using is None:
+            return super().load()
+        return self._decode_found(self._select(using))
+
+    def exists(self, session_key: str) -> bool:
+        using = self._get_read_alias(EXISTS, session_key)
+        if using is None:
+            return super().exists(session_key)
+        return Statements(self.model, using).exists(session_key)
+
+    def create(self) -> None:
+        if step_aside(self, CREATE):
+            return super().create()
+        while True:
+            self._session_key = _get_random_key()
+            try:
+                self.save(must_create=True)
+            except CreateError:
+                continue
+            self.modified = True
+            return None
+
+    def save(self, must_create: bool = False) -> None:
+        if self.session_key is None:
+            return self.create()
+        if step_aside(self, SAVE, self.session_key):
+            return super().save(must_create)
+        data = self._get_session(no_load=must_create)
+        row = Row(self._get_or_create_session_key(), self.encode(data), self.get_expiry_date())
+        using = self._get_write_alias(row)
+        if using is None:
+            return super().save(must_create)
+        return self._write(using, row, must_create)
+
+    def delete(self, session_key: str | None = None) -> None:
+        key = self.session_key if session_key is None else session_key
+        if key is None:
+            return None
+        if step_aside(self, DELETE, key):
+            return super().delete(key)
+        return Statements(self.model, DEFAULT_DB_ALIAS).delete(key)
+
+    # The same once more, with one hop to the thread of the connection. What Django asks of the
+    # async methods of a subclass is asked of them here too.
+    if HAS_ASYNC:
+
+        async def aload(self) -> dict[str, Any]:
+            using = self._get_read_alias(LOAD, self.session_key)
+            if using is None:
+                return await super().aload()
+            return self._decode_found(await sync_to_async(self._select)(using))
+
+        async def aexists(self, session_key: str) -> bool:
+            using = self._get_read_alias(EXISTS, session_key)
+            if using is None:
+                return await super().aexists(session_key)
+            return await sync_to_async(lambda: Statements(self.model, using).exists(session_key))()
+
+        async def acreate(self) -> None:
+            if step_aside(self, CREATE):
+                return await super().acreate()
+            while True:
+                self._session_key = _get_random_key()
+                try:
+                    await self.asave(must_create=True)
+                except CreateError:
+                    continue
+                self.modified = True
+                return None
+
+        async def asave(self, must_create: bool = False) -> None:
+            if self.session_key is None:
+                return await self.acreate()
+            if step_aside(self, SAVE, self.session_key):
+                return await super().asave(must_create)
+            data = await self._aget_session(no_load=must_create)
+            row = Row(
+                await self._aget_or_create_session_key(),
+                self.encode(data),
+                await self.aget_expiry_date(),
+            )
+            using = self._get_write_alias(row)
+            if using is None:
+                return await super().asave(must_create)
+            return await sync_to_async(self._write)(using, row, must_create)
+
+        async def adelete(self, session_key: str | None = None) -> None:
+            key = self.session_key if session_key is None else session_key
+            if key is None:
+                return None
+            if step_aside(self, DELETE, key):
+                return await super().adelete(key)
+            return await sync_to_async(
+                lambda: Statements(self.model, DEFAULT_DB_ALIAS).delete(key)
+            )()
+
+    def _get_read_alias(self, operation: Operation, key: Any) -> str | None:
+        """Where to read with a plain statement; None where Django's own code must."""
+        if step_aside(self, operation, key):
+            return None
+        using = router.db_for_read(self.model)
+        return None if refuse_database(using) else using
+
+    def _get_write_alias(self, row: Row) -> str | None:
+        """Where to write with a plain statement; None where Django's own code must."""
+        if not row.is_plain():
+            return None
+        using = DEFAULT_DB_ALIAS
+        if router.routers:
+            # They may choose by what is in the session.
+            using = router.db_for_write(self.model, instance=self.model(*row))
+        return None if refuse_database(using) else using
+
+    def _select(self, using: str) -> Any:
+        try:
+            return Statements(self.model, using).select(self.session_key)
+        except SuspiciousOperation as error:
+            logger = logging.getLogger(f"django.security.{type(error).__name__}")
+            logger.warning(str(error))
+            return None
+
+    def _decode_found(self, found: Any) -> dict[str, Any]:
+        if found is None:
+            self._session_key = None
+            return {}
+        return self.decode(found[0])
+
+    def _write(self, using: str, row: Row, must_create: bool) -> None:
+        statements = Statements(self.model, using)
+        try:
+            done = statements.insert(row) if must_create else statements.update(row)
+        except IntegrityError:
+            if must_create:
+                raise CreateError from None
+            raise
+        except DatabaseError as error:
+            if not must_create:
+                raise UpdateError from error
+            raise
+        if not done:
+            raise CreateError if must_create else UpdateError
+
+
+# As they are now; what is not the same later was overridden or replaced.
+_DEFINED = {name: getattr(SessionStore, name, None) for name in (*LOAD.hooks, *CREATE.hooks)}
