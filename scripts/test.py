@@ -152,13 +152,22 @@ def demo() -> None:
 
 # ------------------------------------------------------------------------------------------- steps
 
+TARGETS = (
+    "--lib",
+    "--bins",
+    "--tests",
+    "--examples",
+)  # documentation tests are a step of their own
 LINT: list[tuple[str, Callable[[], object]]] = [
     ("rustfmt", lambda: cargo("fmt", "--check")),
     (
         "clippy, all features",
         lambda: cargo("clippy", "--all-targets", "--all-features", "--", "-D", "warnings"),
     ),
-    ("clippy, no features", lambda: cargo("clippy", "--all-targets", "--", "-D", "warnings")),
+    (
+        "clippy, no features",
+        lambda: cargo("clippy", "--all-targets", "--no-default-features", "--", "-D", "warnings"),
+    ),
     ("ruff check", lambda: python("-m", "ruff", "check")),
     ("ruff format", lambda: python("-m", "ruff", "format", "--check")),
     ("mypy", lambda: python("-m", "mypy")),
@@ -170,11 +179,8 @@ TESTS: list[tuple[str, Callable[[], object]]] = [
         "rustdoc",
         lambda: cargo("doc", "--no-deps", "--all-features", RUSTDOCFLAGS="-D warnings"),
     ),
-    ("cargo test, no features", lambda: cargo("test", "--lib", "--bins", "--tests", "--examples")),
-    (
-        "cargo test, all features",
-        lambda: cargo("test", "--lib", "--bins", "--tests", "--examples", *all_features()),
-    ),
+    ("cargo test, no features", lambda: cargo("test", *TARGETS, "--no-default-features")),
+    ("cargo test, all features", lambda: cargo("test", *TARGETS, *all_features())),
     ("cargo test, documentation", lambda: cargo("test", "--doc", *all_features())),
     ("build of the Python package", envs.build),
     (
