@@ -75,17 +75,13 @@ class CodecMixin:
 
 def _get_signer(salt: str, max_inflated: int) -> Signer:
     # Looked up by the values, so that override_settings() and key rotation need no notice.
-    fallbacks = tuple(settings.SECRET_KEY_FALLBACKS)
-    return _make_signer(settings.SECRET_KEY, fallbacks, salt, max_inflated)
+    # To Django an empty fallback means SECRET_KEY itself.
+    fallbacks = tuple(force_bytes(key) for key in settings.SECRET_KEY_FALLBACKS if key)
+    return _make_signer(force_bytes(settings.SECRET_KEY), fallbacks, salt, max_inflated)
 
 
 @lru_cache(maxsize=64)
-def _make_signer(key: Any, fallbacks: tuple[Any, ...], salt: str, max_inflated: int) -> Signer:
-    return Signer(
-        force_bytes(key),
-        # The salt that TimestampSigner has when it is given none.
-        salt or "django.core.signing.TimestampSigner",
-        # To Django an empty fallback means SECRET_KEY itself.
-        [force_bytes(fallback) for fallback in fallbacks if fallback],
-        max_inflated=max_inflated,
-    )
+def _make_signer(key: bytes, fallbacks: tuple[bytes, ...], salt: str, max_inflated: int) -> Signer:
+    # The salt that TimestampSigner has when it is given none.
+    salt = salt or "django.core.signing.TimestampSigner"
+    return Signer(key, salt, fallbacks, max_inflated=max_inflated)

@@ -25,7 +25,12 @@ def option(name: str) -> Any:
             f"RUST_SESSIONS has no option {', '.join(map(repr, sorted(unknown)))}. "
             f"It has {', '.join(map(repr, sorted(DEFAULTS)))}."
         )
-    return options.get(name, DEFAULTS[name])
+    value = options.get(name, DEFAULTS[name])
+    if type(value) is not type(DEFAULTS[name]) or value < 0:
+        raise ImproperlyConfigured(
+            f"RUST_SESSIONS[{name!r}] is {value!r}, and should be like {DEFAULTS[name]!r}."
+        )
+    return value
 
 
 @receiver(setting_changed)

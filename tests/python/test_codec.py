@@ -254,6 +254,13 @@ class TestCap:
                 with pytest.raises(ImproperlyConfigured, match="no option 'MAX_INFLATE'"):
                     call(signed)
 
+    @pytest.mark.parametrize("value", ["16", 1.5, True, None, -1])
+    def test_a_wrong_value_is_no_corrupted_data(self, value):
+        signed = RustStore().encode({"a": 1})
+        wrong = override_settings(RUST_SESSIONS={"MAX_INFLATED": value})
+        with wrong, pytest.raises(ImproperlyConfigured, match="should be like 16777216"):
+            RustStore().decode(signed)
+
     def test_does_not_count_what_was_not_compressed(self):
         with override_settings(RUST_SESSIONS={"MAX_INFLATED": 0}):
             assert RustStore().decode(sign(b'{"a":1}')) == {"a": 1}
@@ -270,7 +277,8 @@ class TestKeys:
         assert assert_decoded_alike(new) == ({}, None, CORRUPTED)
 
     @pytest.mark.parametrize(
-        "key", ["ключ", b"\xff\0 key", lazystr("lazy"), memoryview(b"view"), 42]
+        "key",
+        ["ключ", b"\xff\0 key", lazystr("lazy"), memoryview(b"view"), bytearray(b"array"), 42],
     )
     def test_types_of_keys(self, key, stores, clock):
         with override_settings(SECRET_KEY=key):
