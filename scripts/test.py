@@ -152,12 +152,8 @@ def demo() -> None:
 
 # ------------------------------------------------------------------------------------------- steps
 
-TARGETS = (
-    "--lib",
-    "--bins",
-    "--tests",
-    "--examples",
-)  # documentation tests are a step of their own
+# Documentation tests are a step of their own.
+TARGETS = ("--lib", "--bins", "--tests", "--examples")
 LINT: list[tuple[str, Callable[[], object]]] = [
     ("rustfmt", lambda: cargo("fmt", "--check")),
     (
