@@ -129,6 +129,11 @@ def rust_version() -> None:
 # ------------------------------------------------------------------------------------------ Python
 
 
+# Steps that need one of these call it, so that each step can run alone and never tests an old build.
+build = cache(envs.build)
+wheel = cache(envs.abi3_wheel)
+
+
 def pytest(interpreter: Path, *words: str, **variables: str) -> None:
     call(interpreter, "-m", "pytest", "-q", *words, **variables)
 
@@ -136,14 +141,22 @@ def pytest(interpreter: Path, *words: str, **variables: str) -> None:
 def django(version: str) -> None:
     """The Python tests with an older or newer Django and our wheel, as its users have them."""
     try:
-        env = envs.django(version, next(envs.DIST.glob("*.whl")))
+        env = envs.django(version, wheel())
     except envs.NoInterpreter as error:
         raise Skipped(str(error)) from None
-    except StopIteration:
-        raise Failed("there is no wheel: see the step that builds it") from None
     # The main environment has seen the many generated cases; here a part of them is enough.
     profile = os.environ.get("HYPOTHESIS_PROFILE", "quick")
     pytest(envs.python_in(env), "tests/python", HYPOTHESIS_PROFILE=profile)
+
+
+def stubs() -> None:
+    build()
+    python("-m", "mypy.stubtest", "django_rust_sessions._native")
+
+
+def drop_in() -> None:
+    build()
+    pytest(PYTHON, "tests/python")
 
 
 def demo() -> None:
@@ -178,13 +191,10 @@ TESTS: list[tuple[str, Callable[[], object]]] = [
     ("cargo test, no features", lambda: cargo("test", *TARGETS, "--no-default-features")),
     ("cargo test, all features", lambda: cargo("test", *TARGETS, *all_features())),
     ("cargo test, documentation", lambda: cargo("test", "--doc", *all_features())),
-    ("build of the Python package", envs.build),
-    (
-        "stubs against the module",
-        lambda: python("-m", "mypy.stubtest", "django_rust_sessions._native"),
-    ),
-    ("pytest", lambda: pytest(PYTHON, "tests/python")),
-    ("wheel for every Python", envs.abi3_wheel),
+    ("build of the Python package", build),
+    ("stubs against the module", stubs),
+    ("pytest", drop_in),
+    ("wheel for every Python", wheel),
     *((f"pytest, Django {version}", partial(django, version)) for version in envs.DJANGOS),
     ("interop with each Django", lambda: pytest(PYTHON, "tests/interop")),
     ("demo-check", demo),
