@@ -129,7 +129,7 @@ def rust_version() -> None:
 # ------------------------------------------------------------------------------------------ Python
 
 
-# Steps that need one of these call it, so that each step can run alone and never tests an old build.
+# Steps that need one of these call it: each step can run alone, and none tests an old build.
 build = cache(envs.build)
 wheel = cache(envs.abi3_wheel)
 
@@ -207,7 +207,7 @@ FIRST: list[tuple[str, Callable[[], object]]] = [
 
 
 def run(title: str, step: Callable[[], object]) -> str:
-    """ "ok", "failed" or "skipped"."""
+    """Runs one step and returns its outcome: ok, failed or skipped."""
     skips.clear()
     try:
         step()
