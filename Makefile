@@ -19,7 +19,7 @@ test: ## everything that must hold before a change lands (ONLY=word: the steps w
 	$(PYTHON) scripts/test.py $(ONLY)
 
 test-full: export HYPOTHESIS_PROFILE = full
-test-full: export PROPTEST_CASES = 100000
+test-full: export PROPTEST_CASES = 20000
 test-full: ## the same with ten times as many generated cases
 	$(PYTHON) scripts/test.py $(ONLY)
 
