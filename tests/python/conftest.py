@@ -32,3 +32,16 @@ def clock(monkeypatch):
 
     set_clock(1_790_000_000.25)
     return set_clock
+
+
+# A module that uses these two has STORES: Django's engine and ours, in this order.
+
+
+@pytest.fixture(params=[0, 1], ids=["django writes", "rust writes"])
+def writer(request):
+    return request.module.STORES[request.param]
+
+
+@pytest.fixture(params=[0, 1], ids=["django reads", "rust reads"])
+def reader(request):
+    return request.module.STORES[request.param]

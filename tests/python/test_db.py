@@ -28,16 +28,6 @@ needs_async = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(params=STORES, ids=["django writes", "rust writes"])
-def writer(request):
-    return request.param
-
-
-@pytest.fixture(params=STORES, ids=["django reads", "rust reads"])
-def reader(request):
-    return request.param
-
-
 def saved(store_class, **values):
     store = store_class()
     store.update(values)

@@ -19,16 +19,6 @@ PAYLOAD = {"text": "é\ud800🦀", "n": [1, 1.0, 2**70, 1e16, None, True], "cart
 WEEKS = 1209600
 
 
-@pytest.fixture(params=STORES, ids=["django writes", "rust writes"])
-def writer(request):
-    return request.param
-
-
-@pytest.fixture(params=STORES, ids=["django reads", "rust reads"])
-def reader(request):
-    return request.param
-
-
 def key_of(store_class, **values):
     store = store_class()
     store.update(values)
