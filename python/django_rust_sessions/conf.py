@@ -11,6 +11,16 @@ from django.dispatch import receiver
 DEFAULTS = {
     # How many bytes a compressed session may inflate to. Django has no such limit.
     "MAX_INFLATED": 16 * 1024 * 1024,
+    # Read what Django before 3.1 wrote, and what 3.1 signed with sha1.
+    "LEGACY": False,
+    # Read the data in sessions that PickleSerializer wrote. No class of theirs is ever called.
+    "PICKLE_MIGRATION": False,
+    # The file engine waits until a session is on the disk. Django does not.
+    "FILE_FSYNC": False,
+    # How many seconds Redis may take to accept a connection, and to answer. The options
+    # socket_connect_timeout and socket_timeout of the cache alias go first.
+    "REDIS_CONNECT_TIMEOUT": 2.0,
+    "REDIS_TIMEOUT": 5.0,
 }
 
 
@@ -25,10 +35,12 @@ def option(name: str) -> Any:
             f"RUST_SESSIONS has no option {', '.join(map(repr, sorted(unknown)))}. "
             f"It has {', '.join(map(repr, sorted(DEFAULTS)))}."
         )
-    value = options.get(name, DEFAULTS[name])
-    if type(value) is not type(DEFAULTS[name]) or value < 0:
+    default = DEFAULTS[name]
+    value = options.get(name, default)
+    kinds = (int, float) if type(default) is float else (type(default),)
+    if type(value) not in kinds or value < 0:
         raise ImproperlyConfigured(
-            f"RUST_SESSIONS[{name!r}] is {value!r}, and should be like {DEFAULTS[name]!r}."
+            f"RUST_SESSIONS[{name!r}] is {value!r}, and should be like {default!r}."
         )
     return value
 
