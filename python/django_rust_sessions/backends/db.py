@@ -6,6 +6,7 @@ instead, in full: `step_aside` says where and why.
 """
 
 import logging
+from collections.abc import Callable
 from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
@@ -79,7 +80,7 @@ def step_aside(store: "SessionStore", operation: Operation, key: Any = "") -> st
     if len(model._meta.local_concrete_fields) != 3:
         return "the session model has more fields"
     for name in operation.hooks:
-        if getattr(type(store), name, None) is not _DEFINED[name]:
+        if getattr(type(store), name, None) not in _DEFINED[name]:
             return f"{type(store).__name__} has its own {name}()"
     for signal in operation.signals:
         if signal.receivers and signal.has_listeners(model):
@@ -123,7 +124,7 @@ def _has_relations(model: type[models.Model]) -> bool:
     )
 
 
-def _get_random_key() -> str:
+def get_random_key() -> str:
     # As SessionBase does, but whether the key is taken, the INSERT will say.
     return base.get_random_string(32, base.VALID_KEY_CHARS)  # type: ignore[attr-defined,no-any-return]
 
@@ -149,6 +150,13 @@ class Row(NamedTuple):
         return _is_plain_key(key) and isinstance(data, str) and isinstance(expire_date, datetime)
 
 
+class Found(NamedTuple):
+    """A session in the database. When it expires, only cached_db wants to know."""
+
+    data: str
+    get_expire_date: Callable[[], datetime]
+
+
 class Statements:
     """The session table of one database, on this thread's connection to it."""
 
@@ -159,14 +167,23 @@ class Statements:
         self.table = quote(model._meta.db_table)
         self.key, self.data, self.expire_date = [quote(field.column) for field in self.fields]
 
-    def select(self, key: str | None) -> Any:
-        """The row with the data of a session that has not expired, or None."""
+    def select(self, key: str | None) -> Found | None:
+        """The session, if there is one that has not expired."""
         now = self.fields[2].get_db_prep_value(timezone.now(), self.connection)
-        return self._fetch(
-            f"SELECT {self.data} FROM {self.table}"
+        row = self._fetch(
+            f"SELECT {self.data}, {self.expire_date} FROM {self.table}"
             f" WHERE {self.expire_date} > %s AND {self.key} = %s",
             (now, key),
         )
+        return None if row is None else Found(row[0], lambda: self._to_datetime(row[1]))
+
+    def _to_datetime(self, value: Any) -> datetime:
+        """As Django reads it: SQLite knows no dates, MySQL no time zones."""
+        column = self.fields[2].cached_col
+        converters = self.connection.ops.get_db_converters(column)
+        for convert in converters + column.get_db_converters(self.connection):
+            value = convert(value, column, self.connection)
+        return value  # type: ignore[no-any-return]
 
     def exists(self, key: str) -> bool:
         sql = f"SELECT 1 FROM {self.table} WHERE {self.key} = %s"
@@ -194,7 +211,9 @@ class Statements:
         return self._write(sql, (data, expire_date, key)) > 0
 
     def delete(self, key: str) -> None:
-        self._write(f"DELETE FROM {self.table} WHERE {self.key} = %s", (key,))
+        # Django makes no savepoint for this one.
+        with transaction.mark_for_rollback_on_error(using=self.connection.alias):
+            self._execute(f"DELETE FROM {self.table} WHERE {self.key} = %s", (key,))
 
     def _adapt(self, row: Row) -> tuple[Any, ...]:
         pairs = zip(self.fields, row, strict=True)
@@ -208,23 +227,19 @@ class Statements:
     def _write(self, sql: str, params: tuple[Any, ...], forgive: Any = ()) -> int:
         """The number of rows; 0 after an error that is forgiven."""
         connection: Any = self.connection
-        if not connection.in_atomic_block and not connection.get_autocommit():
-            # The project ends its transactions by hand: with Django's savepoint around it, an
-            # error leaves them usable.
+        if connection.in_atomic_block or not connection.get_autocommit():
+            # With Django's savepoint around it, an error leaves the transaction usable.
             with transaction.atomic(using=connection.alias):
-                return self._write(sql, params, forgive)
+                return self._execute(sql, params, forgive)
+        return self._execute(sql, params, forgive)
+
+    def _execute(self, sql: str, params: tuple[Any, ...], forgive: Any = ()) -> int:
         try:
-            with connection.cursor() as cursor:
+            with self.connection.cursor() as cursor:
                 cursor.execute(sql, params)
                 return int(cursor.rowcount)
         except forgive:
             return 0
-        except Exception as error:
-            # As Model.save() does. In autocommit mode there is nothing to roll back.
-            if connection.in_atomic_block:
-                connection.needs_rollback = True
-                connection.rollback_exc = error
-            raise
 
 
 # ------------------------------------------------------------------------------------- the engine
@@ -234,6 +249,7 @@ class SessionStore(CodecMixin, DjangoSessionStore):
     """Database session store. Custom session models subclass it as they would Django's."""
 
     # Django's, which django-stubs does not know.
+    _session_key: Any
     _get_session: Any
     _aget_session: Any
     _get_or_create_session_key: Any
@@ -242,20 +258,21 @@ class SessionStore(CodecMixin, DjangoSessionStore):
     def load(self) -> dict[str, Any]:
         using = self._get_read_alias(LOAD, self.session_key)
         if using is None:
-            return super().load()
-        return self._decode_found(self._select(using))
+            return DjangoSessionStore.load(self)
+        found = self._select(using)
+        return self.decode(found.data) if found else {}
 
     def exists(self, session_key: str) -> bool:
         using = self._get_read_alias(EXISTS, session_key)
         if using is None:
-            return super().exists(session_key)
+            return DjangoSessionStore.exists(self, session_key)
         return Statements(self.model, using).exists(session_key)
 
     def create(self) -> None:
         if step_aside(self, CREATE):
-            return super().create()
+            return DjangoSessionStore.create(self)
         while True:
-            self._session_key = _get_random_key()
+            self._session_key = get_random_key()
             try:
                 self.save(must_create=True)
             except CreateError:
@@ -267,12 +284,12 @@ class SessionStore(CodecMixin, DjangoSessionStore):
         if self.session_key is None:
             return self.create()
         if step_aside(self, SAVE, self.session_key):
-            return super().save(must_create)
+            return DjangoSessionStore.save(self, must_create)
         data = self._get_session(no_load=must_create)
         row = Row(self._get_or_create_session_key(), self.encode(data), self.get_expiry_date())
         using = self._get_write_alias(row)
         if using is None:
-            return super().save(must_create)
+            return DjangoSessionStore.save(self, must_create)
         return self._write(using, row, must_create)
 
     def delete(self, session_key: str | None = None) -> None:
@@ -280,7 +297,7 @@ class SessionStore(CodecMixin, DjangoSessionStore):
         if key is None:
             return None
         if step_aside(self, DELETE, key):
-            return super().delete(key)
+            return DjangoSessionStore.delete(self, key)
         return Statements(self.model, DEFAULT_DB_ALIAS).delete(key)
 
     # The same once more, with one hop to the thread of the connection. What Django asks of the
@@ -290,20 +307,21 @@ class SessionStore(CodecMixin, DjangoSessionStore):
         async def aload(self) -> dict[str, Any]:
             using = self._get_read_alias(LOAD, self.session_key)
             if using is None:
-                return await super().aload()
-            return self._decode_found(await sync_to_async(self._select)(using))
+                return await DjangoSessionStore.aload(self)
+            found = await sync_to_async(self._select)(using)
+            return self.decode(found.data) if found else {}
 
         async def aexists(self, session_key: str) -> bool:
             using = self._get_read_alias(EXISTS, session_key)
             if using is None:
-                return await super().aexists(session_key)
+                return await DjangoSessionStore.aexists(self, session_key)
             return await sync_to_async(lambda: Statements(self.model, using).exists(session_key))()
 
         async def acreate(self) -> None:
             if step_aside(self, CREATE):
-                return await super().acreate()
+                return await DjangoSessionStore.acreate(self)
             while True:
-                self._session_key = _get_random_key()
+                self._session_key = get_random_key()
                 try:
                     await self.asave(must_create=True)
                 except CreateError:
@@ -315,7 +333,7 @@ class SessionStore(CodecMixin, DjangoSessionStore):
             if self.session_key is None:
                 return await self.acreate()
             if step_aside(self, SAVE, self.session_key):
-                return await super().asave(must_create)
+                return await DjangoSessionStore.asave(self, must_create)
             data = await self._aget_session(no_load=must_create)
             row = Row(
                 await self._aget_or_create_session_key(),
@@ -324,7 +342,7 @@ class SessionStore(CodecMixin, DjangoSessionStore):
             )
             using = self._get_write_alias(row)
             if using is None:
-                return await super().asave(must_create)
+                return await DjangoSessionStore.asave(self, must_create)
             return await sync_to_async(self._write)(using, row, must_create)
 
         async def adelete(self, session_key: str | None = None) -> None:
@@ -332,7 +350,7 @@ class SessionStore(CodecMixin, DjangoSessionStore):
             if key is None:
                 return None
             if step_aside(self, DELETE, key):
-                return await super().adelete(key)
+                return await DjangoSessionStore.adelete(self, key)
             return await sync_to_async(
                 lambda: Statements(self.model, DEFAULT_DB_ALIAS).delete(key)
             )()
@@ -354,19 +372,16 @@ class SessionStore(CodecMixin, DjangoSessionStore):
             using = router.db_for_write(self.model, instance=self.model(*row))
         return None if refuse_database(using) else using
 
-    def _select(self, using: str) -> Any:
+    def _select(self, using: str) -> Found | None:
+        found = None
         try:
-            return Statements(self.model, using).select(self.session_key)
+            found = Statements(self.model, using).select(self.session_key)
         except SuspiciousOperation as error:
             logger = logging.getLogger(f"django.security.{type(error).__name__}")
             logger.warning(str(error))
-            return None
-
-    def _decode_found(self, found: Any) -> dict[str, Any]:
         if found is None:
             self._session_key = None
-            return {}
-        return self.decode(found[0])
+        return found
 
     def _write(self, using: str, row: Row, must_create: bool) -> None:
         statements = Statements(self.model, using)
@@ -385,4 +400,13 @@ class SessionStore(CodecMixin, DjangoSessionStore):
 
 
 # As they are now; what is not the same later was overridden or replaced.
-_DEFINED = {name: getattr(SessionStore, name, None) for name in (*LOAD.hooks, *CREATE.hooks)}
+_DEFINED: dict[str, set[Any]] = {name: set() for name in (*LOAD.hooks, *CREATE.hooks)}
+
+
+def define_hooks(engine: type[SessionStore]) -> None:
+    """These hooks are an engine's of ours, not a project's."""
+    for name, defined in _DEFINED.items():
+        defined.add(getattr(engine, name, None))
+
+
+define_hooks(SessionStore)

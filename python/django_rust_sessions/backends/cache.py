@@ -1,0 +1,179 @@
+"""django.contrib.sessions.backends.cache, over Redis natively where that is possible.
+
+There, each operation is one round trip: a save is a SET that refuses to bring back a session which
+was deleted meanwhile, and a create is one that refuses a taken key.
+"""
+
+import logging
+from typing import Any
+
+from django.conf import settings
+from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
+from django.contrib.sessions.backends.cache import SessionStore as DjangoSessionStore
+from django.core.cache import caches
+
+from .. import caches as session_caches
+from ..codec import CodecMixin
+from .db import HAS_ASYNC, get_random_key
+
+logger = logging.getLogger("django.contrib.sessions")
+
+# Django's number: a cache may fail in silence, and look as if each key were taken.
+CREATE_TRIES = 10_000
+UNAVAILABLE = "Unable to create a new session key. It is likely that the cache is unavailable."
+
+
+def log_failed_read() -> None:
+    """As in Django the request goes on without its session; here the site can find out why."""
+    logger.exception("Session not read from the cache")
+
+
+class CacheMixin:
+    """The cache of SESSION_CACHE_ALIAS. Goes before a Django engine that keeps it in `_cache`."""
+
+    # None where Django's own cache has to be asked.
+    _native: session_caches.SessionCache | None
+    _own_cache: Any = None
+
+    def __init__(self, session_key: str | None = None) -> None:
+        # Django makes its cache here. That is not needed for Redis, and would cost each request of
+        # an ASGI server, where caches live no longer than a request.
+        self._native = session_caches.native(settings.SESSION_CACHE_ALIAS)
+        SessionBase.__init__(self, session_key)  # type: ignore[arg-type]
+
+    @property
+    def _cache(self) -> Any:
+        return caches[settings.SESSION_CACHE_ALIAS] if self._own_cache is None else self._own_cache
+
+    @_cache.setter
+    def _cache(self, cache: Any) -> None:
+        # A subclass knows better which cache it wants.
+        self._own_cache = cache
+        self._native = None
+
+
+class SessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
+    """Cache-based session store."""
+
+    # Django's, which django-stubs does not know.
+    _session_key: Any
+    _get_session: Any
+    _aget_session: Any
+    acache_key: Any
+
+    def load(self) -> dict[str, Any]:
+        if self._native is None:
+            return super().load()
+        try:
+            data = self._native.get(self.cache_key)
+        except Exception:
+            log_failed_read()
+            data = None
+        return self._or_empty(data)
+
+    def exists(self, session_key: str) -> bool:
+        if self._native is None:
+            return super().exists(session_key)
+        return bool(session_key) and self._native.has_key(self.cache_key_prefix + session_key)
+
+    def create(self) -> None:
+        if self._native is None or self._chooses_keys_itself():
+            return super().create()
+        for _ in range(CREATE_TRIES):
+            self._session_key = get_random_key()
+            try:
+                self.save(must_create=True)
+            except CreateError:
+                continue
+            self.modified = True
+            return None
+        raise RuntimeError(UNAVAILABLE)
+
+    def save(self, must_create: bool = False) -> None:
+        if self.session_key is None:
+            return self.create()
+        if self._native is None or not (must_create or self._is_loaded()):
+            return super().save(must_create)
+        store = self._native.add if must_create else self._native.replace
+        data = self._get_session(no_load=must_create)
+        if not store(self.cache_key, data, self.get_expiry_age()):
+            raise CreateError if must_create else UpdateError
+        return None
+
+    def delete(self, session_key: str | None = None) -> None:
+        if self._native is None:
+            return super().delete(session_key)
+        key = self.session_key if session_key is None else session_key
+        if key is not None:
+            self._native.delete(self.cache_key_prefix + key)
+        return None
+
+    if HAS_ASYNC:
+
+        async def aload(self) -> dict[str, Any]:
+            if self._native is None:
+                return await super().aload()
+            try:
+                data = await self._native.aget(await self.acache_key())
+            except Exception:
+                log_failed_read()
+                data = None
+            return self._or_empty(data)
+
+        async def aexists(self, session_key: str) -> bool:
+            if self._native is None:
+                return await super().aexists(session_key)
+            key = self.cache_key_prefix + session_key if session_key else None
+            return key is not None and await self._native.ahas_key(key)
+
+        async def acreate(self) -> None:
+            if self._native is None or self._chooses_keys_itself():
+                return await super().acreate()
+            for _ in range(CREATE_TRIES):
+                self._session_key = get_random_key()
+                try:
+                    await self.asave(must_create=True)
+                except CreateError:
+                    continue
+                self.modified = True
+                return None
+            raise RuntimeError(UNAVAILABLE)
+
+        async def asave(self, must_create: bool = False) -> None:
+            if self.session_key is None:
+                return await self.acreate()
+            if self._native is None or not (must_create or self._is_loaded()):
+                return await super().asave(must_create)
+            store = self._native.aadd if must_create else self._native.areplace
+            data = await self._aget_session(no_load=must_create)
+            if not await store(await self.acache_key(), data, await self.aget_expiry_age()):
+                raise CreateError if must_create else UpdateError
+            return None
+
+        async def adelete(self, session_key: str | None = None) -> None:
+            if self._native is None:
+                return await super().adelete(session_key)
+            key = self.session_key if session_key is None else session_key
+            if key is not None:
+                await self._native.adelete(self.cache_key_prefix + key)
+            return None
+
+    def _is_loaded(self) -> bool:
+        # If it is not, then Django asks whether it exists before it loads it for the save.
+        return hasattr(self, "_session_cache")
+
+    def _chooses_keys_itself(self) -> bool:
+        """Whether a subclass wants a say in new keys, which Django would give it."""
+        return any(getattr(type(self), name, None) is not own for name, own in _DEFINED.items())
+
+    def _or_empty(self, data: Any) -> dict[str, Any]:
+        if data is not None:
+            return data  # type: ignore[no-any-return]
+        self._session_key = None
+        return {}
+
+
+_DEFINED = {
+    name: getattr(SessionStore, name, None)
+    for name in ("exists", "aexists", "_get_new_session_key", "_aget_new_session_key")
+}

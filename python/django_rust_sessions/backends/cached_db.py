@@ -1,0 +1,130 @@
+"""django.contrib.sessions.backends.cached_db: the db engine with a cache before it.
+
+Redis is asked natively where that is possible. Where the cache fails, the database goes on alone.
+"""
+
+import logging
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.contrib.sessions.backends.cached_db import SessionStore as DjangoSessionStore
+
+from .cache import CacheMixin, log_failed_read
+from .db import HAS_ASYNC, LOAD, Found, define_hooks
+from .db import SessionStore as DBStore
+
+logger = logging.getLogger("django.contrib.sessions")
+
+
+class SessionStore(CacheMixin, DBStore, DjangoSessionStore):
+    """Cached, database-backed session store."""
+
+    # Django's, which django-stubs does not know.
+    _session: Any
+    acache_key: Any
+    _get_session_from_db: Any
+    _aget_session_from_db: Any
+
+    def load(self) -> dict[str, Any]:
+        cache = self._native or self._cache
+        try:
+            data, fill = cache.get(self.cache_key), cache.add
+        except Exception:
+            log_failed_read()
+            data, fill = None, cache.set
+        if data is None:
+            found = self._find_in_db()
+            if found is None:
+                return {}
+            data = self.decode(found.data)
+            age = self.get_expiry_age(expiry=found.get_expire_date())
+            try:
+                # Not over what another request may have saved since.
+                fill(self.cache_key, data, age)
+            except Exception:
+                self._log_failed_write()
+        return data  # type: ignore[no-any-return]
+
+    def exists(self, session_key: str) -> Any:
+        cache = self._native or self._cache
+        return (
+            session_key and cache.has_key(self.cache_key_prefix + session_key)
+        ) or super().exists(session_key)
+
+    def save(self, must_create: bool = False) -> None:
+        super().save(must_create)
+        cache = self._native or self._cache
+        try:
+            cache.set(self.cache_key, self._session, self.get_expiry_age())
+        except Exception:
+            self._log_failed_write()
+
+    def delete(self, session_key: str | None = None) -> None:
+        super().delete(session_key)
+        key = self.session_key if session_key is None else session_key
+        if key is not None:
+            (self._native or self._cache).delete(self.cache_key_prefix + key)
+
+    if HAS_ASYNC:
+
+        async def aload(self) -> dict[str, Any]:
+            cache = self._native or self._cache
+            try:
+                data, fill = await cache.aget(await self.acache_key()), cache.aadd
+            except Exception:
+                log_failed_read()
+                data, fill = None, cache.aset
+            if data is None:
+                found = await self._afind_in_db()
+                if found is None:
+                    return {}
+                data = self.decode(found.data)
+                age = await self.aget_expiry_age(expiry=found.get_expire_date())
+                try:
+                    await fill(await self.acache_key(), data, age)
+                except Exception:
+                    self._log_failed_write()
+            return data  # type: ignore[no-any-return]
+
+        async def aexists(self, session_key: str) -> Any:
+            cache = self._native or self._cache
+            return (
+                session_key and await cache.ahas_key(self.cache_key_prefix + session_key)
+            ) or await super().aexists(session_key)
+
+        async def asave(self, must_create: bool = False) -> None:
+            await super().asave(must_create)
+            cache = self._native or self._cache
+            try:
+                data = await self._aget_session()
+                await cache.aset(await self.acache_key(), data, await self.aget_expiry_age())
+            except Exception:
+                self._log_failed_write()
+
+        async def adelete(self, session_key: str | None = None) -> None:
+            await super().adelete(session_key)
+            key = self.session_key if session_key is None else session_key
+            if key is not None:
+                await (self._native or self._cache).adelete(self.cache_key_prefix + key)
+
+        async def _afind_in_db(self) -> Found | None:
+            using = self._get_read_alias(LOAD, self.session_key)
+            if using is not None:
+                return await sync_to_async(self._select)(using)
+            return _to_found(await self._aget_session_from_db())
+
+    def _find_in_db(self) -> Found | None:
+        using = self._get_read_alias(LOAD, self.session_key)
+        if using is not None:
+            return self._select(using)
+        return _to_found(self._get_session_from_db())
+
+    def _log_failed_write(self) -> None:
+        logger.exception("Error saving to cache (%s)", self._cache)
+
+
+def _to_found(row: Any) -> Found | None:
+    return Found(row.session_data, lambda: row.expire_date) if row else None
+
+
+define_hooks(SessionStore)

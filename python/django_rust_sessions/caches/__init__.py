@@ -1,0 +1,229 @@
+"""The cache behind the cache and cached_db engines: Redis natively, or any of Django's caches.
+
+Redis is spoken to natively where each option of the alias is understood; everywhere else Django's
+own cache does the work. `step_aside` says which, and why.
+"""
+
+import importlib.util
+import random
+import sys
+import warnings
+from typing import Any, Protocol
+
+from django.core.cache import caches
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+
+from ..conf import option
+
+DJANGO_REDIS_CACHE = "django.core.cache.backends.redis.RedisCache"
+DJANGO_REDIS_PACKAGE_CACHE = "django_redis.cache.RedisCache"
+
+# What redis-py hands to its connections, and what becomes of it here.
+_USED = {
+    *("host", "port", "path", "db", "username", "password", "client_name"),
+    *("socket_timeout", "socket_connect_timeout", "socket_keepalive"),
+    *("ssl_keyfile", "ssl_certfile", "ssl_password", "ssl_cert_reqs", "ssl_check_hostname"),
+    *("ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_min_version", "ssl_ciphers"),
+    *("ssl_include_verify_flags", "ssl_exclude_verify_flags"),
+}
+# Matters of redis-py's own making, which change no answer.
+_IRRELEVANT = {
+    *("parser_class", "protocol", "lib_name", "lib_version", "driver_info"),
+    *("socket_read_size", "health_check_interval", "himport_registry", "legacy_responses"),
+    *("maint_notifications_config", "maint_notifications_pool_handler", "orig_host_address"),
+    *("orig_socket_timeout", "orig_socket_connect_timeout", "event_dispatcher"),
+}
+# Understood at these values alone.
+_DEFAULTS = {
+    "decode_responses": False,
+    "encoding": "utf-8",
+    "encoding_errors": "strict",
+    "retry_on_timeout": False,
+    "ssl_validate_ocsp": False,
+    "ssl_validate_ocsp_stapled": False,
+}
+
+
+class SessionCache(Protocol):
+    """What the engines ask of Redis: the methods of Django's caches, and `replace`."""
+
+    def get(self, key: str) -> Any: ...
+    def add(self, key: str, value: Any, timeout: Any) -> Any: ...
+    def replace(self, key: str, value: Any, timeout: Any) -> Any: ...
+    def set(self, key: str, value: Any, timeout: Any) -> Any: ...
+    def delete(self, key: str) -> Any: ...
+    def has_key(self, key: str) -> Any: ...
+    async def aget(self, key: str) -> Any: ...
+    async def aadd(self, key: str, value: Any, timeout: Any) -> Any: ...
+    async def areplace(self, key: str, value: Any, timeout: Any) -> Any: ...
+    async def aset(self, key: str, value: Any, timeout: Any) -> Any: ...
+    async def adelete(self, key: str) -> Any: ...
+    async def ahas_key(self, key: str) -> Any: ...
+
+
+def native(alias: str) -> SessionCache | None:
+    """The cache of that alias over Redis natively; None where Django's own must be asked."""
+    found = _find(alias)
+    return None if isinstance(found, str) else found
+
+
+def step_aside(alias: str) -> str | None:
+    """Why Django's own cache is asked; None if Redis is spoken to natively."""
+    found = _find(alias)
+    return found if isinstance(found, str) else None
+
+
+class _NotUnderstood(Exception):
+    """Says which setting Django's own cache has to deal with."""
+
+
+# By alias: the settings that it was made of, and the native cache, or why there is none.
+_found: dict[str, tuple[Any, Any]] = {}
+
+
+def _find(alias: str) -> Any:
+    # A dict of its own for each alias, until CACHES changes.
+    params = caches.settings.get(alias)
+    known = _found.get(alias)
+    if known is not None and known[0] is params:
+        return known[1]
+    if params is None:
+        caches[alias]  # raises what Django raises
+    try:
+        found: Any = _make(alias, params)
+    except _NotUnderstood as reason:
+        found = str(reason)
+    _found[alias] = (params, found)
+    return found
+
+
+@receiver(setting_changed)
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting in ("CACHES", "RUST_SESSIONS"):
+        _found.clear()
+
+
+def _make(alias: str, params: Any) -> SessionCache:
+    backend = params["BACKEND"]
+    if backend not in (DJANGO_REDIS_CACHE, DJANGO_REDIS_PACKAGE_CACHE):
+        raise _NotUnderstood(f"{backend} is not one of the Redis caches that are known")
+    if library := _monkey_patched():
+        raise _NotUnderstood(f"{library} has replaced Python's sockets")
+    if importlib.util.find_spec("redis") is None:
+        raise _NotUnderstood("redis-py, which reads the addresses of Redis, is not installed")
+    cache = caches[alias]
+    if backend == DJANGO_REDIS_CACHE:
+        return _from_django(cache)
+    return _from_django_redis(cache)
+
+
+def _monkey_patched() -> str | None:
+    if (gevent := sys.modules.get("gevent.monkey")) and gevent.is_module_patched("socket"):
+        return "gevent"
+    if (eventlet := sys.modules.get("eventlet.patcher")) and eventlet.is_monkey_patched("socket"):
+        return "eventlet"
+    return None
+
+
+def _from_django(cache: Any) -> SessionCache:
+    import redis
+    from django.core.cache.backends.base import CacheKeyWarning, memcache_key_warnings
+
+    from .redis import RedisCache
+
+    client = cache._cache
+    if client._pool_class is not redis.ConnectionPool:
+        raise _NotUnderstood("the option pool_class is the project's own")
+    pools = [client._pool_class.from_url(url, **client._pool_options) for url in client._servers]
+    servers = [_server(pool) for pool in pools]
+
+    def make_key(key: str) -> Any:
+        made = cache.make_key(key)
+        for warning in memcache_key_warnings(made):
+            warnings.warn(warning, CacheKeyWarning, stacklevel=6)
+        return made
+
+    def life(timeout: Any) -> tuple[bytes, int] | None:
+        return None if timeout is None else (b"EX", int(timeout))
+
+    return RedisCache(
+        write=servers[0],
+        reads=servers[1:] or servers,
+        choose=random.choice,
+        make_key=make_key,
+        encode=client._serializer.dumps,
+        decode=client._serializer.loads,
+        life=life,
+        forgive=lambda error: False,
+    )
+
+
+def _from_django_redis(cache: Any) -> SessionCache:
+    import redis
+    from django_redis.client import DefaultClient
+    from django_redis.pool import ConnectionFactory
+
+    from .redis import RedisCache
+
+    client = cache.client
+    if type(client) is not DefaultClient:
+        raise _NotUnderstood(f"the option CLIENT_CLASS is {type(client).__name__}")
+    factory = client.connection_factory
+    if type(factory) is not ConnectionFactory:
+        raise _NotUnderstood(f"the connection factory is {type(factory).__name__}")
+    if factory.pool_cls is not redis.ConnectionPool:
+        raise _NotUnderstood("the option CONNECTION_POOL_CLASS is the project's own")
+    if factory.redis_client_cls is not redis.Redis or factory.redis_client_cls_kwargs:
+        raise _NotUnderstood("the option REDIS_CLIENT_CLASS or REDIS_CLIENT_KWARGS is set")
+    if not client._replica_read_only:
+        raise _NotUnderstood("the option REPLICA_READ_ONLY is off")
+    params = [factory.make_connection_params(url) for url in client._server]
+    servers = [_server(factory.get_connection_pool(each)) for each in params]
+    ignored = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
+
+    def life(timeout: Any) -> tuple[bytes, int] | None:
+        return None if timeout is None else (b"PX", int(timeout * 1000))
+
+    def forgive(error: Exception) -> bool:
+        if not cache._ignore_exceptions or not isinstance(error, ignored):
+            return False
+        if cache._log_ignored_exceptions:
+            cache.logger.exception("Exception ignored")
+        return True
+
+    return RedisCache(
+        write=servers[0],
+        reads=servers[1:] or servers,
+        choose=random.choice,
+        make_key=cache.make_key,
+        encode=client.encode,
+        decode=client.decode,
+        life=life,
+        forgive=forgive,
+    )
+
+
+def _server(pool: Any) -> Any:
+    """The server that a pool of redis-py would connect to."""
+    from redis import connection
+
+    from .redis import Address, Server
+
+    known = (connection.Connection, connection.SSLConnection, connection.UnixDomainSocketConnection)
+    if pool.connection_class not in known:
+        raise _NotUnderstood("the option connection_class is the project's own")
+    options = pool.connection_kwargs
+    for name, value in options.items():
+        if name in _USED or name in _IRRELEVANT:
+            continue
+        if name not in _DEFAULTS or _DEFAULTS[name] != value:
+            raise _NotUnderstood(f"the option {name} is set")
+    address = Address(
+        pool.connection_class(**options),
+        options.get("socket_connect_timeout", option("REDIS_CONNECT_TIMEOUT")) or None,
+        options.get("socket_timeout", option("REDIS_TIMEOUT")) or None,
+    )
+    # redis-py's word for "as many as there are threads" is a very large number.
+    limit = pool.max_connections
+    return Server(address, limit if limit and limit < 2**16 else None)
