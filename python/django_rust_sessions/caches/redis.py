@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -102,7 +102,7 @@ def _greeting(parsed: Any) -> list[tuple[bytes, ...]]:
 
 
 @contextlib.contextmanager
-def redis_errors(doing: str, address: Address) -> Any:
+def redis_errors(doing: str, address: Address) -> Iterator[None]:
     """Errors of sockets as redis-py's, which is what callers of Django's cache expect."""
     try:
         yield
@@ -312,8 +312,8 @@ class LoopConnections:
                 await asyncio.sleep(0)
 
     def _forget_closed_loops(self) -> None:
-        for loop in [loop for loop in self.connections if loop.is_closed()]:
-            del self.connections[loop]
+        for loop in [loop for loop in list(self.connections) if loop.is_closed()]:
+            self.connections.pop(loop, None)
             self.keepers.pop(loop, None)
 
 
@@ -361,23 +361,23 @@ class Server:
         loop = asyncio.get_running_loop()
         connection = self.loops.connections.get(loop)
         if connection is not None and not connection.is_closed:
-            try:
+            # If it was lost, it is made again once; as in a thread.
+            with contextlib.suppress(LostConnection):
                 return _or_raise(await connection.call(command))
-            except LostConnection:
-                pass  # once more, as in a thread
         connection = await self.loops.get(loop)
-        return _or_raise(await connection.call(command))
+        with _lost_for_good():
+            return _or_raise(await connection.call(command))
 
     def _call(self, command: bytes) -> Any:
         try:
             connection = self.idle.pop()
         except IndexError:
-            return self._use(Connection(self.address), command)
-        try:
-            return self._use(connection, command)
-        except LostConnection:
-            # The others are as old. One new connection, then the request fails.
-            self.idle.clear()
+            pass
+        else:
+            with contextlib.suppress(LostConnection):
+                return self._use(connection, command)
+            self.idle.clear()  # the others are as old
+        with _lost_for_good():
             return self._use(Connection(self.address), command)
 
     def _use(self, connection: Connection, command: bytes) -> Any:
@@ -392,6 +392,14 @@ class Server:
 
 
 _parents: list[Any] = []
+
+
+@contextlib.contextmanager
+def _lost_for_good() -> Iterator[None]:
+    try:
+        yield
+    except LostConnection as error:
+        raise RedisConnectionError(*error.args) from error
 
 
 def _or_raise(reply: Any) -> Any:
