@@ -1,5 +1,5 @@
 """Installs what the tests start (`make servers`): Redis, PostgreSQL, MariaDB, memcached, PgBouncer,
-Chromium.
+openssl for their certificates, and Chromium.
 
 On Debian and Ubuntu as root it installs what is missing; elsewhere it says what that is. It fails
 only with CI=true. None of the packages' own services are started: the tests start their own.
@@ -22,6 +22,7 @@ POLICY = Path("/usr/sbin/policy-rc.d")  # Debian's packages ask it whether they 
 DENIED = 101
 # Package -> the programs of which one must be there.
 WANTED = {server.package: server.programs for server in SERVERS.values()}
+WANTED["openssl"] = ("openssl",)
 WANTED["chromium"] = ("chromium", "chromium-browser", "google-chrome")
 
 

@@ -2,6 +2,7 @@
 the sizes of generated samples."""
 
 import os
+import signal
 
 import hypothesis
 import pytest
@@ -15,18 +16,22 @@ hypothesis.settings.register_profile("full", deadline=None, max_examples=20_000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+def _there(where: dict) -> dict:
+    """Where a server is, unless it is missing."""
+    if "missing" in where:
+        # Where everything must be tested, a missing server is a failure.
+        stop = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        stop(where["missing"])
+    return where
+
+
 def _server_fixture(name: str):
-    @pytest.fixture(scope="session", name=f"{name}_server")
+    @pytest.fixture(scope="session", name=f"{name.replace('+', '_')}_server")
     def server():
         """Where the private server is: a dict with url, host, port, socket, pid and folder."""
         started = servers.Started(name)
         try:
-            where = started.servers[name]
-            if "missing" in where:
-                # Where everything must be tested, a missing server is a failure.
-                stop = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-                stop(where["missing"])
-            yield where
+            yield _there(started.servers[name])
         finally:
             started.stop()
 
@@ -34,10 +39,45 @@ def _server_fixture(name: str):
 
 
 redis_server = _server_fixture("redis")
+redis_password_server = _server_fixture("redis+password")
+redis_tls_server = _server_fixture("redis+tls")
+redis_maxmemory_server = _server_fixture("redis+maxmemory")
 postgres_server = _server_fixture("postgres")
 mariadb_server = _server_fixture("mariadb")
 memcached_server = _server_fixture("memcached")
 pgbouncer_server = _server_fixture("pgbouncer")
+
+
+class OwnRedis:
+    """A Redis of one test's own, which it may pause, kill and start again where it was."""
+
+    def __init__(self) -> None:
+        running: dict[str, servers.Server] = {}
+        self.where = _there(servers.start_one("redis", running))
+        self.server = running["redis"]
+        self.url, self.port = self.where["url"], self.where["port"]
+
+    def kill(self) -> None:
+        self.server.process.kill()
+        self.server.process.wait()
+
+    def start(self) -> None:
+        """On the same port as before, with no data."""
+        assert self.server.launch(), self.server.log()
+
+    def pause(self) -> None:
+        """It keeps its connections, and the kernel makes new ones, but nothing is answered."""
+        self.server.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.server.process.send_signal(signal.SIGCONT)
+
+
+@pytest.fixture
+def own_redis():
+    own = OwnRedis()
+    yield own
+    own.server.stop()
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -26,7 +26,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 from pathlib import Path
+from typing import ClassVar
 
 READY_WITHIN = 60  # seconds; the first start of a database on a busy machine is slow
 STOPPED_WITHIN = 15
@@ -92,7 +94,8 @@ class Server:
     programs: tuple[str, ...]  # any of them will do
     package: str  # Debian's
     needs: tuple[str, ...] = ()  # servers that must run before this one
-    options: frozenset[str] = frozenset()  # what may follow the name, as in "redis+tls"
+    # What may follow the name, as in "redis+tls", and the program that it needs besides.
+    options: ClassVar[dict[str, str | None]] = {}
     stop_signal = signal.SIGTERM
 
     def __init__(self, program: str, options: set[str], running: dict[str, "Server"]) -> None:
@@ -144,23 +147,27 @@ class Server:
         # Somebody may take the port between our look and the server's bind: then another one.
         for _ in range(PORT_TRIES):
             self.port = free_port()
-            with open(self.folder / "log", "wb") as log:
-                self.process = subprocess.Popen(
-                    self.command(),
-                    cwd=self.folder,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    # Ctrl-C in a terminal is for us, and we stop the server.
-                    start_new_session=True,
-                    preexec_fn=die_with_parent(self.stop_signal),
-                    **drop_root(),
-                )
-            if self.answers():
+            if self.launch():
                 return
         raise ServerError(
             f"{self.name} ended {PORT_TRIES} times while starting; at last it said:\n{self.log()}"
         )
+
+    def launch(self) -> bool:
+        """Starts the program on self.port; False when it ended before it was ready."""
+        with open(self.folder / "log", "wb") as log:
+            self.process = subprocess.Popen(
+                self.command(),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C in a terminal is for us, and we stop the server.
+                start_new_session=True,
+                preexec_fn=die_with_parent(self.stop_signal),
+                **drop_root(),
+            )
+        return self.answers()
 
     def answers(self) -> bool:
         """Waits until it is ready; False when it ended instead."""
@@ -181,6 +188,7 @@ class Server:
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(self.stop_signal)
+            self.process.send_signal(signal.SIGCONT)  # a test may have paused it
             try:
                 self.process.wait(STOPPED_WITHIN)
             except subprocess.TimeoutExpired:
@@ -202,31 +210,115 @@ class Server:
 
 
 class Redis(Server):
+    """As it comes, or
+
+    - redis+password: with a password for the default user, and a user of its own with another;
+    - redis+tls: over TLS only, and only to clients that show a certificate of our authority;
+    - redis+maxmemory: with little memory, and errors once that is full.
+    """
+
     name, programs, package = "redis", ("redis-server", "valkey-server"), "redis-server"
+    options: ClassVar = {"password": None, "tls": "openssl", "maxmemory": None}
+    # Neither may stand in a URL as it is.
+    password, user_password = f"{PASSWORD}:/@", f"{PASSWORD}%?#"
 
     def socket(self) -> str:
         return str(self.folder / "redis.sock")
 
-    def command(self) -> list[str]:
+    def path(self, name: str) -> str:
+        return str(self.folder / name)
+
+    def prepare(self) -> None:
+        if "tls" in self.wanted:
+            self.make_authority("ca")
+            self.make_authority("other-ca")
+            for owner in ("server", "client"):
+                self.make_certificate(owner)
+
+    def make_authority(self, name: str) -> None:
+        self.run(
+            *("openssl", "req", "-x509", *self.new_key(name), "-out", f"{name}.crt"),
+            *("-days", "2", "-addext", "keyUsage=critical,keyCertSign,cRLSign"),
+        )
+
+    def make_certificate(self, name: str) -> None:
+        extensions = (
+            f"subjectAltName=IP:{HOST}\n"
+            "subjectKeyIdentifier=hash\n"
+            "authorityKeyIdentifier=keyid\n"
+            "keyUsage=critical,digitalSignature\n"
+        )
+        self.run("openssl", "req", *self.new_key(name), "-out", f"{name}.csr")
+        self.run(
+            *("openssl", "x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt"),
+            *("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"),
+            *("-extfile", str(self.write("extensions", extensions))),
+        )
+
+    def new_key(self, name: str) -> list[str]:
+        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+        return [*curve, "-noenc", "-keyout", f"{name}.key", "-subj", f"/CN={name}"]
+
+    def settings(self) -> dict[str, list[str]]:
         settings = {
-            "bind": HOST,
-            "port": str(self.port),
-            "unixsocket": self.socket(),
-            "dir": str(self.folder),
-            "save": "",
-            "appendonly": "no",
+            "bind": [HOST],
+            "port": [str(self.port)],
+            "unixsocket": [self.socket()],
+            "dir": [str(self.folder)],
+            "save": [""],
+            "appendonly": ["no"],
         }
+        if "password" in self.wanted:
+            rights = ["~*", "&*", "+@all"]
+            settings["requirepass"] = [self.password]
+            settings["user"] = [USER, "on", f">{self.user_password}", *rights]
+        if "tls" in self.wanted:
+            settings |= {
+                "port": ["0"],
+                "tls-port": [str(self.port)],
+                "tls-cert-file": [self.path("server.crt")],
+                "tls-key-file": [self.path("server.key")],
+                "tls-ca-cert-file": [self.path("ca.crt")],
+                "tls-auth-clients": ["yes"],
+            }
+        if "maxmemory" in self.wanted:
+            settings |= {"maxmemory": ["8mb"], "maxmemory-policy": ["noeviction"]}
+        return settings
+
+    def command(self) -> list[str]:
         return [
             self.program,
-            *(word for key, value in settings.items() for word in (f"--{key}", value)),
+            *(word for name, values in self.settings().items() for word in (f"--{name}", *values)),
         ]
 
     def is_ready(self) -> bool:
         # Somebody else's may answer on the port, only ours on this socket, which it binds later.
-        return ask(self.socket(), b"PING\r\n") == b"+PONG\r\n"
+        wanted = b"-NOAUTH" if "password" in self.wanted else b"+PONG"
+        return ask(self.socket(), b"PING\r\n").startswith(wanted)
+
+    def url(self, login: str = "") -> str:
+        scheme = "rediss" if "tls" in self.wanted else "redis"
+        return f"{scheme}://{login}{HOST}:{self.port}/0"
 
     def address(self) -> dict:
-        return {"url": f"redis://{HOST}:{self.port}/0", "socket": self.socket()}
+        address = {"url": self.url(), "socket": self.socket()}
+        if "password" in self.wanted:
+            quoted = [urllib.parse.quote(word, "") for word in (self.password, self.user_password)]
+            address |= {
+                "url": self.url(f":{quoted[0]}@"),
+                "user_url": self.url(f"{USER}:{quoted[1]}@"),
+                "password": self.password,
+                "user": USER,
+                "user_password": self.user_password,
+            }
+        if "tls" in self.wanted:
+            address |= {
+                "ca_certs": self.path("ca.crt"),
+                "certfile": self.path("client.crt"),
+                "keyfile": self.path("client.key"),
+                "other_ca_certs": self.path("other-ca.crt"),
+            }
+        return address
 
 
 class Memcached(Server):
@@ -390,7 +482,7 @@ def start_one(spec: str, running: dict[str, Server]) -> dict:
     kind = SERVERS.get(name)
     if kind is None:
         raise ServerError(f"no server is named {name!r}: there are {', '.join(SERVERS)}")
-    if unknown := set(options) - kind.options:
+    if unknown := set(options) - kind.options.keys():
         raise ServerError(f"{name} has no option {', '.join(sorted(unknown))}")
     if spec in running:
         return running[spec].describe()
@@ -398,8 +490,11 @@ def start_one(spec: str, running: dict[str, Server]) -> dict:
         if missing := start_one(needed, running).get("missing"):
             return {"missing": missing}
     program = find_program(*kind.programs)
-    if program is None:
-        return {"missing": f"{kind.programs[0]} is not installed: run `make servers`"}
+    programs = {kind.programs[0]: program}
+    programs |= {tool: find_program(tool) for tool in map(kind.options.get, options) if tool}
+    for needed, found in programs.items():
+        if found is None:
+            return {"missing": f"{needed} is not installed: run `make servers`"}
     running[spec] = server = kind(program, set(options), running)
     server.start()
     return server.describe()

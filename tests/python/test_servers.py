@@ -65,6 +65,65 @@ def test_redis_answers_over_tcp_and_its_socket(redis_server):
         assert over_socket.info("server")["process_id"] == redis_server["pid"]
 
 
+def test_redis_with_a_password_answers_to_nobody_without(redis_password_server):
+    where = redis_password_server
+    for url, name in ((where["url"], "default"), (where["user_url"], where["user"])):
+        with redis.Redis.from_url(url) as client:
+            assert client.acl_whoami() == name
+    for login in ({}, {"password": "wrong"}, {"username": where["user"], "password": "wrong"}):
+        for way in ({"port": where["port"]}, {"unix_socket_path": where["socket"]}):
+            with (
+                redis.Redis(**way, **login) as client,
+                pytest.raises(redis.AuthenticationError),
+            ):
+                client.ping()
+
+
+def test_redis_over_tls_answers_to_its_certificates_alone(redis_tls_server):
+    where = redis_tls_server
+    ours = {"ssl_certfile": where["certfile"], "ssl_keyfile": where["keyfile"]}
+    with redis.Redis.from_url(where["url"], ssl_ca_certs=where["ca_certs"], **ours) as client:
+        assert client.set("greeting", "hello")
+    for wrong in (
+        {"ssl_ca_certs": where["ca_certs"]},
+        {"ssl_ca_certs": where["other_ca_certs"], **ours},
+        ours,
+    ):
+        with (
+            redis.Redis.from_url(where["url"], **wrong) as client,
+            pytest.raises(redis.ConnectionError),
+        ):
+            client.ping()
+    with redis.Redis(port=where["port"]) as client, pytest.raises(redis.ConnectionError):
+        client.ping()
+
+
+def test_redis_with_little_memory_refuses_what_does_not_fit(redis_maxmemory_server):
+    with redis.Redis.from_url(redis_maxmemory_server["url"]) as client:
+        client.set("small", "1")
+        client.mset({f"big {number}": b"." * 1_000_000 for number in range(20)})
+        with pytest.raises(redis.OutOfMemoryError):
+            client.set("one more", "1")
+        assert client.get("small") == b"1"
+        client.flushall()
+        client.set("small", "2")
+
+
+def test_own_redis_is_paused_killed_and_started_again_where_it_was(own_redis):
+    with redis.Redis(port=own_redis.port, socket_timeout=0.1, retry=None) as client:
+        client.set("greeting", "hello")
+        own_redis.pause()
+        with pytest.raises(redis.TimeoutError):
+            client.get("greeting")
+        own_redis.resume()
+        assert client.get("greeting") == b"hello"
+        own_redis.kill()
+        with pytest.raises(redis.ConnectionError):
+            client.get("greeting")
+        own_redis.start()
+        assert client.get("greeting") is None
+
+
 def test_each_server_has_its_own_port_and_data(redis_server, started):
     where = started.servers["redis"]
     assert where["port"] != redis_server["port"]
@@ -139,6 +198,12 @@ def test_a_missing_server_is_reported_and_the_others_start(redis_server):
         "missing": "no-such-memcached is not installed: run `make servers`"
     }
     assert answer["redis"]["pid"]
+
+
+def test_a_missing_tool_of_an_option_is_reported(redis_server, monkeypatch):
+    monkeypatch.setitem(servers.Redis.options, "tls", "no-such-openssl")
+    missing = {"missing": "no-such-openssl is not installed: run `make servers`"}
+    assert servers.start_one("redis+tls", {}) == missing
 
 
 def test_a_taken_port_is_tried_again(redis_server, monkeypatch):
