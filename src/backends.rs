@@ -5,12 +5,17 @@
 
 #[cfg(feature = "_sql")]
 pub mod db;
+pub mod file;
 
+#[cfg(feature = "_async")]
 use async_trait::async_trait;
 
 use crate::crypto::RandomError;
+#[cfg(feature = "_async")]
 use crate::serializers::json::Object;
-use crate::session::{DecodeError, Session, SessionError, SessionKey};
+use crate::session::{DecodeError, SessionError};
+#[cfg(feature = "_async")]
+use crate::session::{Session, SessionKey};
 
 /// Why a store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +43,7 @@ pub enum StoreError {
 /// A place where sessions are kept under their keys.
 ///
 /// Object-safe, and shared by all requests: `Arc<dyn SessionStore>` or a generic, as you like.
+#[cfg(feature = "_async")]
 #[async_trait]
 pub trait SessionStore: Send + Sync {
     /// Whether a session is stored under `key`, be it over or not.

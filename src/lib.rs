@@ -1,7 +1,6 @@
 #![doc = include_str!("lib.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(feature = "_async")]
 pub mod backends;
 mod binascii;
 #[cfg(feature = "_cache")]

@@ -6,6 +6,7 @@
 mod decode;
 mod encode;
 mod errors;
+mod file;
 
 use jiff::Timestamp;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -22,6 +23,8 @@ const WITHOUT_GIL: usize = 32 * 1024;
 /// Sessions of Django, signed and read in Rust.
 #[pymodule(gil_used = false)]
 mod _native {
+    #[pymodule_export]
+    use super::file::{claim_session_file, clear_session_files, read_session_file, replace_session_file};
     #[pymodule_export]
     use super::{Signer, json_dumps, json_loads};
     use pyo3::prelude::*;

@@ -1,8 +1,19 @@
 from collections.abc import Sequence
 from datetime import timedelta
+from os import PathLike
 from typing import Any, final
 
-__all__ = ["DEBUG", "Signer", "__version__", "json_dumps", "json_loads"]
+__all__ = [
+    "DEBUG",
+    "Signer",
+    "__version__",
+    "claim_session_file",
+    "clear_session_files",
+    "json_dumps",
+    "json_loads",
+    "read_session_file",
+    "replace_session_file",
+]
 
 __version__: str
 DEBUG: bool
@@ -36,3 +47,16 @@ class Signer:
 
 def json_dumps(obj: object) -> bytes: ...
 def json_loads(data: bytes | bytearray) -> Any: ...
+def read_session_file(path: str | PathLike[str]) -> tuple[bytes, float]: ...
+def claim_session_file(path: str | PathLike[str], must_create: bool) -> None: ...
+def replace_session_file(path: str | PathLike[str], contents: bytes, fsync: bool) -> None: ...
+def clear_session_files(
+    directory: str | PathLike[str],
+    prefix: str,
+    signer: Signer,
+    *,
+    now: int,
+    is_aware: bool,
+    cookie_age: int,
+    leave_unsigned: bool,
+) -> tuple[int, list[str]]: ...

@@ -1,0 +1,364 @@
+//! Session files as Django's `django.contrib.sessions.backends.file` keeps them: what is done on the disk.
+//!
+//! A session is a file named `SESSION_COOKIE_NAME` + key. It is made in two steps: [`claim`] says whether the key may
+//! be written (a new one gets an empty placeholder, which Django reads as an empty session), and [`replace`] puts a
+//! whole new file in its place, so that no reader ever sees half of one. What a file holds, and whether it is over, is
+//! for the caller to say: nothing here knows a secret key, a clock or a setting.
+//!
+//! ```
+//! use django_sessions::backends::file;
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let directory = folder.path();
+//! let key = "0123456789abcdefghijklmnopqrstuv";
+//! let path = directory.join(file::name("sessionid", key).expect("no traversal in this key"));
+//!
+//! file::claim(&path, true)?;
+//! file::replace(&path, b"what Codec::encode wrote", false)?;
+//! assert_eq!(file::read(&path)?.contents, b"what Codec::encode wrote");
+//!
+//! assert_eq!(file::name("sessionid", "../../etc/passwd"), None);
+//! # Ok::<(), std::io::Error>(())
+//! ```
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, ReadDir};
+use std::io::{self, ErrorKind, Read, Write};
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::SystemTime;
+
+use crate::crypto::get_random_string;
+use crate::session::VALID_KEY_CHARS;
+
+/// Django validates keys by their length in characters; a shorter one is no key.
+const MIN_KEY_LENGTH: usize = 8;
+
+/// What Python's `tempfile` draws names from.
+const TEMPORARY_CHARS: &str = "abcdefghijklmnopqrstuvwxyz0123456789_";
+
+/// How often a temporary name is drawn anew. Eight characters out of 37 do not collide that often.
+const TEMPORARY_TRIES: usize = 100;
+
+/// How many names a [`Sweep`] gives to each of its threads, of which it starts one for each core up to [`MAX_THREADS`].
+const FILES_A_THREAD: usize = 2048;
+const MAX_THREADS: usize = 4;
+
+/// The name of the file of a session, or `None` for a key with other characters than Django's own: such a one could
+/// leave the directory. Django raises `InvalidSessionKey`.
+///
+/// ```
+/// use django_sessions::backends::file::name;
+/// assert_eq!(name("sessionid", "abcdefgh").as_deref(), Some("sessionidabcdefgh"));
+/// assert_eq!(name("sessionid", "a/../../b"), None);
+/// ```
+pub fn name(prefix: &str, key: &str) -> Option<String> {
+    is_valid_key(key.as_bytes()).then(|| format!("{prefix}{key}"))
+}
+
+fn is_valid_key(key: &[u8]) -> bool {
+    key.iter().all(|byte| VALID_KEY_CHARS.as_bytes().contains(byte))
+}
+
+/// A file as it was at one moment: its content belongs to its time.
+#[derive(Clone)]
+pub struct Stored {
+    /// All of it. Empty in a placeholder: a session that was created and never written.
+    pub contents: Vec<u8>,
+    /// When it was last written. Sessions without an expiry of their own count from here.
+    pub modified: SystemTime,
+}
+
+/// Reads a session's file.
+///
+/// ```
+/// let missing = django_sessions::backends::file::read("sessionid00000000".as_ref());
+/// assert_eq!(missing.err().map(|error| error.kind()), Some(std::io::ErrorKind::NotFound));
+/// ```
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] if there is no such session, and whatever else the file system says.
+pub fn read(path: &Path) -> io::Result<Stored> {
+    let mut file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let size = usize::try_from(metadata.len()).map_err(|_| ErrorKind::FileTooLarge)?;
+    // A byte more than needed: the read that does not fill it has seen the end of the file.
+    let mut contents = vec![0; size + 1];
+    let mut filled = 0;
+    loop {
+        match file.read(&mut contents[filled..]) {
+            Ok(count) => {
+                filled += count;
+                if count == 0 || (size <= filled && filled < contents.len()) {
+                    break;
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if filled == contents.len() {
+            contents.resize(2 * filled, 0);
+        }
+    }
+    contents.truncate(filled);
+    Ok(Stored { contents, modified: metadata.modified()? })
+}
+
+/// Finds out whether the session may be written at all: before a save it must be there, and before a creation
+/// (`must_create`) it must not, and then gets an empty file as placeholder.
+///
+/// ```
+/// use std::io::ErrorKind;
+/// use django_sessions::backends::file::claim;
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("sessionidabcdefgh");
+/// assert_eq!(claim(&path, false).unwrap_err().kind(), ErrorKind::NotFound);
+/// claim(&path, true)?;
+/// assert_eq!(claim(&path, true).unwrap_err().kind(), ErrorKind::AlreadyExists);
+/// claim(&path, false)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] (Django: `UpdateError`), [`ErrorKind::AlreadyExists`] (Django: `CreateError`), and
+/// whatever else the file system says.
+pub fn claim(path: &Path, must_create: bool) -> io::Result<()> {
+    private().create_new(must_create).open(path).map(drop)
+}
+
+/// Writes a session in one step: a reader sees the old file or the new one, whole. The new one is the owner's alone
+/// (mode 0600). When it cannot be written, the old one stays and nothing else is left behind.
+///
+/// `fsync` waits until the file, and then its name, are on the disk. Without it a power failure may lose the session,
+/// as it may in Django.
+///
+/// # Errors
+/// Whatever the file system says: no space, no permission, a directory that is gone. With `fsync` there may also be an
+/// error after the new file is in place, which then is not known to be on the disk.
+///
+/// ```
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("sessionidabcdefgh");
+/// django_sessions::backends::file::replace(&path, b"signed text", true)?;
+/// assert_eq!(std::fs::read(&path)?, b"signed text");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn replace(path: &Path, contents: &[u8], fsync: bool) -> io::Result<()> {
+    let (mut file, temporary) = Temporary::beside(path)?;
+    file.write_all(contents)?;
+    if fsync {
+        file.sync_all()?;
+    }
+    drop(file);
+    temporary.rename(path)?;
+    if fsync { sync_directory(path) } else { Ok(()) }
+}
+
+/// Deletes the file of a session, if there is one.
+///
+/// ```
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("sessionidabcdefgh");
+/// # django_sessions::backends::file::claim(&path, true)?;
+/// assert!(django_sessions::backends::file::delete(&path)?);
+/// assert!(!django_sessions::backends::file::delete(&path)?, "it is gone");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// Whatever the file system says, but for a file that is not there: then the answer is `false`.
+pub fn delete(path: &Path) -> io::Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A file for writing that, if it is made, nobody else may read.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+#[cfg(unix)]
+fn sync_directory(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => File::open(parent)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
+}
+
+/// Only POSIX has directories that can be opened and synced.
+#[cfg(not(unix))]
+fn sync_directory(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// A file that is removed again unless it is renamed.
+struct Temporary(Option<PathBuf>);
+
+impl Temporary {
+    /// Named as Django names it: `<path>_out_` and eight random characters.
+    fn beside(path: &Path) -> io::Result<(File, Self)> {
+        let mut last = io::Error::from(ErrorKind::AlreadyExists);
+        for _ in 0..TEMPORARY_TRIES {
+            let random = get_random_string(8, TEMPORARY_CHARS).map_err(io::Error::other)?;
+            let mut name = OsString::from(path);
+            name.push("_out_");
+            name.push(random);
+            match private().create_new(true).open(&name) {
+                Ok(file) => return Ok((file, Self(Some(name.into())))),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    fn rename(mut self, path: &Path) -> io::Result<()> {
+        if let Some(name) = &self.0 {
+            fs::rename(name, path)?;
+            self.0 = None;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Some(name) = &self.0 {
+            // The error that led here is the one to report.
+            let _ = fs::remove_file(name);
+        }
+    }
+}
+
+/// What is to become of a session's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It stays.
+    Keep,
+    /// The session is over: the file is deleted.
+    Delete,
+    /// It stays, and its key is reported.
+    Report,
+}
+
+/// What a part of a [`Sweep`] did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// How many files were deleted.
+    pub deleted: u64,
+    /// The keys that got [`Verdict::Report`].
+    pub reported: Vec<String>,
+}
+
+/// A walk through all session files of a directory, to delete those that are over (`manage.py clearsessions`).
+///
+/// It goes in parts, so that the caller can stop between them. What cannot be read or deleted is passed over, as in
+/// Django: another process may have been there first.
+///
+/// ```
+/// use django_sessions::backends::file::{self, Sweep, Verdict};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let directory = folder.path();
+/// file::replace(&directory.join("sessionidaaaaaaaa"), b"over", false)?;
+/// file::replace(&directory.join("sessionidbbbbbbbb"), b"live", false)?;
+///
+/// let is_over = |stored: &file::Stored| stored.contents == b"over";
+/// let mut sweep = Sweep::new(directory, "sessionid")?;
+/// let mut deleted = 0;
+/// while let Some(part) = sweep.part(|stored| if is_over(stored) { Verdict::Delete } else { Verdict::Keep })? {
+///     deleted += part.deleted;
+/// }
+/// assert_eq!(deleted, 1);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Sweep {
+    directory: PathBuf,
+    prefix: String,
+    entries: ReadDir,
+}
+
+impl Sweep {
+    /// A walk through the files of `directory` that are named `prefix` + a valid key of at least 8 characters.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn new(directory: &Path, prefix: &str) -> io::Result<Self> {
+        let entries = fs::read_dir(directory)?;
+        Ok(Self { directory: directory.into(), prefix: prefix.to_owned(), entries })
+    }
+
+    /// Goes on with the next few thousand files, in several threads if there are cores. `None` at the end.
+    ///
+    /// # Errors
+    /// When the directory cannot be read further.
+    pub fn part<F>(&mut self, judge: F) -> io::Result<Option<Swept>>
+    where
+        F: Fn(&Stored) -> Verdict + Sync,
+    {
+        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
+        let keys = self.keys(threads * FILES_A_THREAD)?;
+        if keys.is_empty() {
+            return Ok(None);
+        }
+        let sweep = |keys: &[String]| self.sweep(keys, &judge);
+        let share = keys.len().div_ceil(threads).max(64);
+        let (own, others) = keys.split_at(share.min(keys.len()));
+        let mut swept = Swept::default();
+        thread::scope(|scope| {
+            let others: Vec<_> = others.chunks(share).map(|keys| scope.spawn(move || sweep(keys))).collect();
+            swept.add(sweep(own));
+            for other in others {
+                swept.add(other.join().expect("only the caller's judge can panic"));
+            }
+        });
+        Ok(Some(swept))
+    }
+
+    /// Up to `count` keys that have a file.
+    fn keys(&mut self, count: usize) -> io::Result<Vec<String>> {
+        let mut keys = Vec::new();
+        while keys.len() < count {
+            let Some(entry) = self.entries.next().transpose()? else { break };
+            // A name that is not Unicode is not one of a session.
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if let Some(key) = name.strip_prefix(&self.prefix)
+                && key.len() >= MIN_KEY_LENGTH
+                && is_valid_key(key.as_bytes())
+            {
+                keys.push(key.to_owned());
+            }
+        }
+        Ok(keys)
+    }
+
+    fn sweep<F: Fn(&Stored) -> Verdict>(&self, keys: &[String], judge: &F) -> Swept {
+        let mut swept = Swept::default();
+        for key in keys {
+            let path = self.directory.join(format!("{}{key}", self.prefix));
+            let Ok(stored) = read(&path) else { continue };
+            match judge(&stored) {
+                Verdict::Keep => {}
+                Verdict::Delete => swept.deleted += u64::from(delete(&path).unwrap_or(false)),
+                Verdict::Report => swept.reported.push(key.clone()),
+            }
+        }
+        swept
+    }
+}
+
+impl Swept {
+    fn add(&mut self, other: Self) {
+        self.deleted += other.deleted;
+        self.reported.extend(other.reported);
+    }
+}
