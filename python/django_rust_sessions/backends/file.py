@@ -1,0 +1,227 @@
+"""django.contrib.sessions.backends.file with its disk work and its codec in Rust.
+
+Other threads run while the disk is at work, and so does the event loop: its methods hop to a thread
+once an operation. `exists` and `delete` are Django's own, for they are one system call each.
+"""
+
+import asyncio
+import datetime
+import logging
+from typing import Any
+
+from django.conf import settings
+from django.contrib.sessions.backends import base
+from django.contrib.sessions.backends.base import CreateError, UpdateError
+from django.contrib.sessions.backends.file import SessionStore as DjangoSessionStore
+from django.core.exceptions import SuspiciousOperation
+from django.core.signing import JSONSerializer
+from django.utils import timezone
+
+from .. import codec
+from .._native import (
+    claim_session_file,
+    clear_session_files,
+    read_session_file,
+    replace_session_file,
+)
+from ..conf import option
+
+logger = logging.getLogger("django.contrib.sessions")
+
+HAS_ASYNC = hasattr(DjangoSessionStore, "aload")  # since Django 5.1
+
+# Where a project has its own of these, Django's code runs in full.
+LOAD = ("decode", "_expiry_date", "_last_modification")
+CREATE = ("exists", "_get_new_session_key")
+CLEAR = (
+    *LOAD,
+    "__init__",
+    "load",
+    "delete",
+    "get_expiry_age",
+    "get_session_cookie_age",
+    "_key_to_file",
+    "_validate_session_key",
+)
+# Django's async methods call these on the event loop, which a project's own may rely on.
+SYNC = ("load", "exists", "create", "save", "delete", "clear_expired")
+
+
+class SessionStore(codec.CodecMixin, DjangoSessionStore):
+    """File-based session store."""
+
+    # Django's, which django-stubs does not know.
+    _key_to_file: Any
+    _get_session: Any
+    _aget_session: Any
+    _aget_or_create_session_key: Any
+
+    def load(self) -> dict[str, Any]:
+        if _has_own(type(self), LOAD):
+            return super().load()
+        data: dict[str, Any] = {}
+        try:
+            contents, modified = read_session_file(self._key_to_file())
+            if contents:
+                data = self.decode(_read_as_text(contents))
+                expiry = data.get("_session_expiry") or self._expire_after(modified)
+                if self.get_expiry_age(expiry=expiry) <= 0:
+                    data = {}
+                    self.delete()
+                    self.create()
+        except (OSError, SuspiciousOperation):
+            self._session_key = None
+        return data
+
+    def create(self) -> None:
+        if _has_own(type(self), CREATE):
+            return super().create()
+        while True:
+            self._session_key = _get_random_key()
+            try:
+                self.save(must_create=True)
+            except CreateError:
+                continue
+            self.modified = True
+            return None
+
+    def save(self, must_create: bool = False) -> None:
+        if self.session_key is None:
+            return self.create()
+        data = self._get_session(no_load=must_create)
+        path = self._key_to_file()
+        return _write(path, self._encode(data), must_create)
+
+    if HAS_ASYNC:
+        # Any thread will do: unlike a database connection, a file belongs to none. So sessions do
+        # not queue for the one thread of sync_to_async(thread_sensitive=True).
+
+        async def aload(self) -> dict[str, Any]:
+            if _has_own(type(self), SYNC):
+                return await super().aload()
+            return await asyncio.to_thread(self.load)
+
+        async def aexists(self, session_key: str) -> bool:
+            if _has_own(type(self), SYNC):
+                return await super().aexists(session_key)
+            return await asyncio.to_thread(self.exists, session_key)
+
+        async def acreate(self) -> None:
+            if _has_own(type(self), SYNC + CREATE):
+                return await super().acreate()
+            while True:
+                self._session_key = _get_random_key()
+                try:
+                    await self.asave(must_create=True)
+                except CreateError:
+                    continue
+                self.modified = True
+                return None
+
+        async def asave(self, must_create: bool = False) -> None:
+            if _has_own(type(self), SYNC):
+                return await super().asave(must_create)
+            if self.session_key is None:
+                return await self.acreate()
+            data = await self._aget_session(no_load=must_create)
+            await self._aget_or_create_session_key()
+            path = self._key_to_file()
+            # Encoded here and not in the thread: other tasks may change the session meanwhile.
+            return await asyncio.to_thread(_write, path, self._encode(data), must_create)
+
+        async def adelete(self, session_key: str | None = None) -> None:
+            if _has_own(type(self), SYNC):
+                return await super().adelete(session_key)
+            if session_key is None and self.session_key is None:
+                return None
+            return await asyncio.to_thread(self.delete, session_key)
+
+        @classmethod
+        async def aclear_expired(cls) -> None:
+            if _has_own(cls, SYNC):
+                return await super().aclear_expired()
+            return await asyncio.to_thread(cls.clear_expired)
+
+    @classmethod
+    def clear_expired(cls) -> None:
+        if _has_own(cls, CLEAR):
+            return super().clear_expired()
+        store = cls()
+        cookie_age = store.get_session_cookie_age()
+        if store.serializer is not JSONSerializer or type(cookie_age) is not int:
+            return super().clear_expired()
+        now = timezone.now()
+        is_aware = timezone.is_aware(now)
+        epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC if is_aware else None)
+        unsigned, left = clear_session_files(
+            store.storage_path,
+            store.file_prefix,
+            codec._get_signer(store.key_salt, option("MAX_INFLATED")),
+            now=(now - epoch) // datetime.timedelta(microseconds=1),
+            is_aware=is_aware,
+            # Beyond what a date can hold Django raises an error, at each file.
+            cookie_age=max(-(2**40), min(cookie_age, 2**40)),
+            leave_unsigned=option("LEGACY"),
+        )
+        for _ in range(unsigned):
+            codec.logger.warning("Session data corrupted")
+        for session_key in left:
+            store = cls(session_key)
+            # As in Django: no new session for one that is over.
+            store.create = lambda: None  # type: ignore[method-assign]
+            store.load()
+        return None
+
+    def _expire_after(self, modified: float) -> datetime.datetime:
+        tz = datetime.UTC if settings.USE_TZ else None
+        age = datetime.timedelta(seconds=self.get_session_cookie_age())
+        return datetime.datetime.fromtimestamp(modified, tz=tz) + age
+
+    def _encode(self, data: dict[str, Any]) -> bytes | Exception:
+        """What to write. An error is for later: Django looks for the file first."""
+        try:
+            return self.encode(data).encode()
+        except Exception as error:
+            return error
+
+
+def _has_own(store: type[SessionStore], names: tuple[str, ...]) -> bool:
+    return any(_get_function(store, name) is not _DEFINED[name] for name in names)
+
+
+def _get_function(store: type[SessionStore], name: str) -> Any:
+    function = getattr(store, name)
+    return getattr(function, "__func__", function)
+
+
+def _get_random_key() -> str:
+    # As SessionBase does, but whether the key is taken, the file system will say.
+    return base.get_random_string(32, base.VALID_KEY_CHARS)  # type: ignore[attr-defined,no-any-return]
+
+
+def _read_as_text(contents: bytes) -> str:
+    text = contents.decode("ascii")
+    # As Python's text files do; only a codec of the project's own can have written such a thing.
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def _write(path: str, encoded: bytes | Exception, must_create: bool) -> None:
+    try:
+        claim_session_file(path, must_create)
+    except FileNotFoundError:
+        if not must_create:
+            raise UpdateError from None
+    except FileExistsError:
+        raise CreateError from None
+    try:
+        if isinstance(encoded, Exception):
+            raise encoded
+        replace_session_file(path, encoded, option("FILE_FSYNC"))
+    except (EOFError, OSError) as error:
+        # Django says nothing, and goes on. The path is left out, for it holds the session key.
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        logger.error("A session may not have been saved: %s", reason)
+
+
+# As they are now; what is not the same later was overridden or replaced.
+_DEFINED = {name: _get_function(SessionStore, name) for name in {*CREATE, *CLEAR, *SYNC}}
