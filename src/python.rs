@@ -24,7 +24,9 @@ const WITHOUT_GIL: usize = 32 * 1024;
 #[pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
-    use super::file::{claim_session_file, clear_session_files, read_session_file, replace_session_file};
+    use super::file::{
+        claim_session_file, clear_session_files, create_session_file, read_session_file, replace_session_file,
+    };
     #[pymodule_export]
     use super::{Signer, json_dumps, json_loads};
     use pyo3::prelude::*;

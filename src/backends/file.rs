@@ -1,9 +1,9 @@
 //! Session files as Django's `django.contrib.sessions.backends.file` keeps them: what is done on the disk.
 //!
-//! A session is a file named `SESSION_COOKIE_NAME` + key. It is made in two steps: [`claim`] says whether the key may
-//! be written (a new one gets an empty placeholder, which Django reads as an empty session), and [`replace`] puts a
-//! whole new file in its place, so that no reader ever sees half of one. What a file holds, and whether it is over, is
-//! for the caller to say: nothing here knows a secret key, a clock or a setting.
+//! A session is a file named `SESSION_COOKIE_NAME` + key, and no reader ever sees half of one: [`create`] makes a whole
+//! file if there is none, [`replace`] puts a whole file in the place of another. Where Django leaves an empty
+//! placeholder (a session that could not be written), [`claim`] does. What a file holds, and whether it is over, is for
+//! the caller to say: nothing here knows a secret key, a clock or a setting.
 //!
 //! ```
 //! use django_sessions::backends::file;
@@ -13,9 +13,10 @@
 //! let key = "0123456789abcdefghijklmnopqrstuv";
 //! let path = directory.join(file::name("sessionid", key).expect("no traversal in this key"));
 //!
-//! file::claim(&path, true)?;
-//! file::replace(&path, b"what Codec::encode wrote", false)?;
-//! assert_eq!(file::read(&path)?.contents, b"what Codec::encode wrote");
+//! file::create(&path, b"what Codec::encode wrote", false)?;
+//! file::claim(&path, false)?; // to be saved, it must still be there
+//! file::replace(&path, b"and wrote later", false)?;
+//! assert_eq!(file::read(&path)?.contents, b"and wrote later");
 //!
 //! assert_eq!(file::name("sessionid", "../../etc/passwd"), None);
 //! # Ok::<(), std::io::Error>(())
@@ -127,11 +128,40 @@ pub fn claim(path: &Path, must_create: bool) -> io::Result<()> {
     private().create_new(must_create).open(path).map(drop)
 }
 
-/// Writes a session in one step: a reader sees the old file or the new one, whole. The new one is the owner's alone
-/// (mode 0600). When it cannot be written, the old one stays and nothing else is left behind.
+/// Makes the file of a new session in one step: a reader sees none, or all of it. For the owner alone (mode 0600).
+///
+/// It becomes visible as a second name of a finished file, which the file system must support. That is quicker than a
+/// placeholder that is replaced: ext4 puts the new content on the disk before it replaces a file.
 ///
 /// `fsync` waits until the file, and then its name, are on the disk. Without it a power failure may lose the session,
 /// as it may in Django.
+///
+/// ```
+/// use std::io::ErrorKind;
+/// use django_sessions::backends::file::create;
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("sessionidabcdefgh");
+/// create(&path, b"signed text", false)?;
+/// assert_eq!(create(&path, b"another", false).unwrap_err().kind(), ErrorKind::AlreadyExists);
+/// assert_eq!(std::fs::read(&path)?, b"signed text");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// [`ErrorKind::AlreadyExists`] if the key is taken, and whatever else the file system says. There is no new file then.
+pub fn create(path: &Path, contents: &[u8], fsync: bool) -> io::Result<()> {
+    let temporary = Temporary::write(path, contents, fsync)?;
+    fs::hard_link(&temporary.name, path)?;
+    if fsync {
+        sync_directory(path).inspect_err(|_| drop(fs::remove_file(path)))?;
+    }
+    Ok(())
+}
+
+/// Writes a session in one step: a reader sees the old file or the new one, whole. The new one is the owner's alone
+/// (mode 0600). When it cannot be written, the old one stays and nothing else is left behind.
+///
+/// `fsync` is as in [`create`].
 ///
 /// # Errors
 /// Whatever the file system says: no space, no permission, a directory that is gone. With `fsync` there may also be an
@@ -145,13 +175,7 @@ pub fn claim(path: &Path, must_create: bool) -> io::Result<()> {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn replace(path: &Path, contents: &[u8], fsync: bool) -> io::Result<()> {
-    let (mut file, temporary) = Temporary::beside(path)?;
-    file.write_all(contents)?;
-    if fsync {
-        file.sync_all()?;
-    }
-    drop(file);
-    temporary.rename(path)?;
+    Temporary::write(path, contents, fsync)?.rename(path)?;
     if fsync { sync_directory(path) } else { Ok(()) }
 }
 
@@ -199,41 +223,52 @@ fn sync_directory(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A file that is removed again unless it is renamed.
-struct Temporary(Option<PathBuf>);
+/// A whole file under a name of its own, which is removed in the end.
+struct Temporary {
+    name: PathBuf,
+    is_renamed: bool,
+}
 
 impl Temporary {
-    /// Named as Django names it: `<path>_out_` and eight random characters.
-    fn beside(path: &Path) -> io::Result<(File, Self)> {
-        let mut last = io::Error::from(ErrorKind::AlreadyExists);
-        for _ in 0..TEMPORARY_TRIES {
-            let random = get_random_string(8, TEMPORARY_CHARS).map_err(io::Error::other)?;
-            let mut name = OsString::from(path);
-            name.push("_out_");
-            name.push(random);
-            match private().create_new(true).open(&name) {
-                Ok(file) => return Ok((file, Self(Some(name.into())))),
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => last = error,
-                Err(error) => return Err(error),
-            }
+    fn write(path: &Path, contents: &[u8], fsync: bool) -> io::Result<Self> {
+        let (mut file, temporary) = Self::beside(path)?;
+        file.write_all(contents)?;
+        if fsync {
+            file.sync_all()?;
         }
-        Err(last)
+        Ok(temporary)
     }
 
     fn rename(mut self, path: &Path) -> io::Result<()> {
-        if let Some(name) = &self.0 {
-            fs::rename(name, path)?;
-            self.0 = None;
-        }
+        fs::rename(&self.name, path)?;
+        self.is_renamed = true;
         Ok(())
+    }
+
+    /// An empty file, named as Django names it: `<path>_out_` and eight random characters.
+    fn beside(path: &Path) -> io::Result<(File, Self)> {
+        let mut tries = 0;
+        loop {
+            let mut name = OsString::from(path);
+            name.push("_out_");
+            name.push(get_random_string(8, TEMPORARY_CHARS).map_err(io::Error::other)?);
+            let name = PathBuf::from(name);
+            match private().create_new(true).open(&name) {
+                Ok(file) => return Ok((file, Self { name, is_renamed: false })),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && tries < TEMPORARY_TRIES => {
+                    tries += 1
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if let Some(name) = &self.0 {
-            // The error that led here is the one to report.
-            let _ = fs::remove_file(name);
+        if !self.is_renamed {
+            // If there was an error, that one is to be reported.
+            let _ = fs::remove_file(&self.name);
         }
     }
 }

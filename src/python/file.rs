@@ -40,6 +40,17 @@ pub(super) fn claim_session_file(py: Python<'_>, path: PathBuf, must_create: boo
     py.detach(|| file::claim(&path, must_create)).map_err(|error| os_error(&error, Some(path)))
 }
 
+/// Make a new session's file, whole. FileExistsError if the key is taken.
+#[pyfunction]
+pub(super) fn create_session_file(
+    py: Python<'_>,
+    path: PathBuf,
+    contents: PyBackedBytes,
+    fsync: bool,
+) -> PyResult<()> {
+    py.detach(|| file::create(&path, &contents, fsync)).map_err(|error| os_error(&error, None))
+}
+
 /// Put a whole new file in the place of the old one. The errors do not name it, for its name holds the session key.
 #[pyfunction]
 pub(super) fn replace_session_file(

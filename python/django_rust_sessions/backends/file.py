@@ -21,6 +21,7 @@ from .. import codec
 from .._native import (
     claim_session_file,
     clear_session_files,
+    create_session_file,
     read_session_file,
     replace_session_file,
 )
@@ -206,6 +207,15 @@ def _read_as_text(contents: bytes) -> str:
 
 
 def _write(path: str, encoded: bytes | Exception, must_create: bool) -> None:
+    fsync = option("FILE_FSYNC")
+    if must_create and isinstance(encoded, bytes):
+        try:
+            return create_session_file(path, encoded, fsync)
+        except FileExistsError:
+            raise CreateError from None
+        except OSError:
+            # A full disk, for instance: then a placeholder, as in Django.
+            pass
     try:
         claim_session_file(path, must_create)
     except FileNotFoundError:
@@ -216,7 +226,7 @@ def _write(path: str, encoded: bytes | Exception, must_create: bool) -> None:
     try:
         if isinstance(encoded, Exception):
             raise encoded
-        replace_session_file(path, encoded, option("FILE_FSYNC"))
+        replace_session_file(path, encoded, fsync)
     except (EOFError, OSError) as error:
         # Django says nothing, and goes on. The path is left out, for it holds the session key.
         reason = getattr(error, "strerror", None) or type(error).__name__
