@@ -28,6 +28,13 @@ settings.configure(
     INSTALLED_APPS=[
         "django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"
     ],
+    CACHES={{
+        "default": {{
+            "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
+            "LOCATION": "cache",
+        }}
+    }},
+    SESSION_FILE_PATH=".",
     USE_TZ=True,
 )
 django.setup()
@@ -71,12 +78,18 @@ def django(folder, settings, *arguments):
 
 
 DJANGO_DB = 'SESSION_ENGINE = "django.contrib.sessions.backends.db"'
-DJANGO_COOKIES = 'SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"'
 
 
 def test_every_snippet_has_a_test():
     names = [name or language for name, language, _ in snippets()]
-    assert names == ["sh", "settings", "examples/greet.rs", "dependency"]
+    assert names == [
+        "sh",
+        "settings",
+        "optional settings",
+        "check",
+        "examples/greet.rs",
+        "dependency",
+    ]
 
 
 def test_commands_are_targets():
@@ -86,12 +99,11 @@ def test_commands_are_targets():
         subprocess.run(["make", "--dry-run", command], cwd=ROOT, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("engine", ["db", "signed_cookies"])
+@pytest.mark.parametrize("engine", ["db", "cache", "cached_db", "file", "signed_cookies"])
 def test_a_switched_site_logs_nobody_out(tmp_path, engine):
-    ours = snippet("settings")
-    theirs = {"db": DJANGO_DB, "signed_cookies": DJANGO_COOKIES}[engine]
-    if engine == "signed_cookies":
-        ours = ours.replace("# SESSION_ENGINE", "SESSION_ENGINE")
+    assert f"\n| `{engine}` | " in README
+    ours = snippet("settings").replace("backends.db", f"backends.{engine}")
+    theirs = DJANGO_DB.replace("backends.db", f"backends.{engine}")
     assert f'SESSION_ENGINE = "django_rust_sessions.backends.{engine}"' in ours
 
     cookie = django(tmp_path, theirs)
@@ -99,6 +111,45 @@ def test_a_switched_site_logs_nobody_out(tmp_path, engine):
     cookie = django(tmp_path, ours)
     assert django(tmp_path, theirs, cookie) == "ada"
     assert django(tmp_path, ours, cookie[:-1] + "?") == "stranger"
+
+
+def test_the_check_prints_that(tmp_path):
+    site = """
+SECRET_KEY = "the README's secret key, which guards nothing"
+INSTALLED_APPS = ["django.contrib.sessions"]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}}
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": "redis://127.0.0.1",
+    }
+}
+"""
+    engine = snippet("settings").replace("backends.db", "backends.cached_db")
+    (tmp_path / "site_settings.py").write_text(site + engine + snippet("optional settings"))
+    checked = subprocess.run(
+        [sys.executable, "-m", "django", "check", "--settings", "site_settings"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        text=True,
+        capture_output=True,
+    )
+    printed = (checked.stderr + checked.stdout).replace("\n\n", "\n").expandtabs(4)
+    assert snippet("check") == f"$ python manage.py check\n{printed}"
+
+
+def test_the_engines_page_names_what_the_code_knows():
+    """Options of Redis, and the checks."""
+    import inspect
+
+    from django_rust_sessions import caches, checks
+
+    page = (ROOT / "docs" / "engines.md").read_text()
+    for option in caches._USED | caches._DEFAULTS.keys():
+        assert f"`{option}`" in page, option
+    source = inspect.getsource(checks)
+    found = set(re.findall(r"NAME\}\.([IWE]\d{3})\b", source)) | {"W007", "W008"}
+    assert set(re.findall(r"^\| ([IWE]\d{3}) \|", page, re.MULTILINE)) == found
 
 
 @pytest.fixture(scope="session")
@@ -146,7 +197,8 @@ def test_every_feature_is_in_the_table():
 
     manifest = tomllib.loads((ROOT / "Cargo.toml").read_text())
     features = [name for name in manifest["features"] if name != "default" and name[0] != "_"]
-    named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.+?) \|", README, re.MULTILINE)))
+    section = README.split("## Features of the crate")[1].split("\n## ")[0]
+    named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)))
     assert sorted(named) == sorted(
         name for name in features if name != "default" and name[0] != "_"
     )
