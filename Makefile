@@ -35,7 +35,7 @@ build: ## the package, optimised, in .venv
 servers: ## install the servers that the tests start: Redis, PostgreSQL, MariaDB, memcached, PgBouncer, Chromium
 	$(PYTHON) scripts/install_servers.py
 
-bench: build ## encode and decode, each with its ratio to Django in the same run
+bench: build ## the codec and the engines, each with its ratio to Django in the same run
 	PYTHON=$(abspath $(VENV_PYTHON)) cargo bench --bench codec
 	$(VENV_PYTHON) -m pytest benches
 

@@ -8,7 +8,12 @@ results = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config):
-    settings.configure(SECRET_KEY="measured with a key of the usual length, of fifty.")
+    settings.configure(
+        SECRET_KEY="measured with a key of the usual length, of fifty.",
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+        INSTALLED_APPS=["django.contrib.sessions"],
+        USE_TZ=True,
+    )
     config.stash[results] = []
 
 
