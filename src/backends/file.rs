@@ -84,14 +84,15 @@ pub fn read(path: &Path) -> io::Result<Stored> {
     let mut file = File::open(path)?;
     let metadata = file.metadata()?;
     let size = usize::try_from(metadata.len()).map_err(|_| ErrorKind::FileTooLarge)?;
-    // A byte more than needed: the read that does not fill it has seen the end of the file.
+    // A byte more than needed: the read that does not fill it has seen the end. Of a size of 0 the kernel may know
+    // better, as of pipes.
     let mut contents = vec![0; size + 1];
     let mut filled = 0;
     loop {
         match file.read(&mut contents[filled..]) {
             Ok(count) => {
                 filled += count;
-                if count == 0 || (size <= filled && filled < contents.len()) {
+                if count == 0 || (0 < size && size <= filled && filled < contents.len()) {
                     break;
                 }
             }
@@ -99,7 +100,7 @@ pub fn read(path: &Path) -> io::Result<Stored> {
             Err(error) => return Err(error),
         }
         if filled == contents.len() {
-            contents.resize(2 * filled, 0);
+            contents.resize(2 * filled + 4096, 0);
         }
     }
     contents.truncate(filled);
