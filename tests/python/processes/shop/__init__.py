@@ -1,0 +1,1 @@
+"""A small site that each server serves: /cache/... and /db/... keep their sessions there."""
