@@ -7,6 +7,7 @@ mod decode;
 mod encode;
 mod errors;
 mod file;
+mod legacy;
 
 use jiff::Timestamp;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -15,7 +16,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDelta, PyString};
 
 use crate::crypto::SecretKeys;
-use crate::signing::{DEFAULT_MAX_INFLATED, SigningError, TimestampSigner};
+use crate::signing::{self, DEFAULT_MAX_INFLATED, SigningError, TimestampSigner};
 
 /// From this many bytes on, other threads run while one compresses or inflates.
 const WITHOUT_GIL: usize = 32 * 1024;
@@ -27,6 +28,8 @@ mod _native {
     use super::file::{
         claim_session_file, clear_session_files, create_session_file, read_session_file, replace_session_file,
     };
+    #[pymodule_export]
+    use super::legacy::LegacyCodec;
     #[pymodule_export]
     use super::{Signer, json_dumps, json_loads};
     use pyo3::prelude::*;
@@ -45,10 +48,19 @@ struct Signer(TimestampSigner);
 #[pymethods]
 impl Signer {
     #[new]
-    #[pyo3(signature = (key, salt, fallback_keys = Vec::new(), *, max_inflated = DEFAULT_MAX_INFLATED))]
-    fn new(key: Key, salt: &str, fallback_keys: Vec<Key>, max_inflated: usize) -> Self {
+    #[pyo3(signature = (
+        key, salt, fallback_keys = Vec::new(), *, max_inflated = DEFAULT_MAX_INFLATED, algorithm = "sha256"
+    ))]
+    fn new(
+        key: Key,
+        salt: &str,
+        fallback_keys: Vec<Key>,
+        max_inflated: usize,
+        algorithm: &str,
+    ) -> PyResult<Self> {
         let keys = SecretKeys::new(key.0).with_fallbacks(fallback_keys.into_iter().map(|key| key.0));
-        Self(TimestampSigner::new(&keys, salt).max_inflated(max_inflated))
+        let signer = signing::Signer::with_algorithm(&keys, salt, legacy::algorithm(algorithm)?);
+        Ok(Self(TimestampSigner::from(signer).max_inflated(max_inflated)))
     }
 
     /// Sign `obj` as JSONSerializer writes it.

@@ -5,6 +5,7 @@ from typing import Any, final
 
 __all__ = [
     "DEBUG",
+    "LegacyCodec",
     "Signer",
     "__version__",
     "claim_session_file",
@@ -20,6 +21,13 @@ __version__: str
 DEBUG: bool
 
 @final
+class LegacyCodec:
+    def __new__(
+        cls, key: str | bytes, class_name: str, fallback_keys: Sequence[str | bytes] = ...
+    ) -> LegacyCodec: ...
+    def loads_bytes(self, session_data: object) -> bytes: ...
+
+@final
 class Signer:
     def __new__(
         cls,
@@ -28,6 +36,7 @@ class Signer:
         fallback_keys: Sequence[str | bytes] = ...,
         *,
         max_inflated: int = ...,
+        algorithm: str = ...,
     ) -> Signer: ...
     def dumps(self, obj: object, timestamp: int) -> str: ...
     def dumps_bytes(self, data: bytes | bytearray, timestamp: int) -> str: ...

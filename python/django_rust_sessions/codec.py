@@ -4,17 +4,32 @@ import logging
 import time
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any
+from json import JSONDecodeError
+from typing import Any, NamedTuple
 
 from django.conf import settings
-from django.core.signing import BadSignature, JSONSerializer
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signing import BadSignature, JSONSerializer, SignatureExpired
 from django.utils.encoding import force_bytes
 
-from ._native import Signer
+from ._native import LegacyCodec, Signer, json_loads
 from .conf import option
-from .exceptions import SessionTooLarge
+from .exceptions import PickleRefused, SessionTooLarge
 
 logger = logging.getLogger("django.security.SuspiciousSession")
+
+
+class Options(NamedTuple):
+    """Those of RUST_SESSIONS that say what is read."""
+
+    max_inflated: int
+    legacy: bool
+    pickles: bool
+
+
+def get_options() -> Options:
+    """Asked for before any try, so that a mistake in RUST_SESSIONS does not look like bad data."""
+    return Options(option("MAX_INFLATED"), option("LEGACY"), option("PICKLE_MIGRATION"))
 
 
 def dumps(obj: Any, *, salt: str, serializer: Any) -> str:
@@ -32,15 +47,60 @@ def loads(
     *,
     salt: str,
     serializer: Any,
-    max_inflated: int,
+    options: Options,
     max_age: float | timedelta | None = None,
+    legacy_class: str | None = None,
 ) -> Any:
-    """django.core.signing.loads(), which here refuses a zip bomb with SessionTooLarge."""
-    signer = _get_signer(salt, max_inflated)
-    now = None if max_age is None else time.time()
-    if serializer is JSONSerializer:
-        return signer.loads(signed, max_age=max_age, now=now)
-    return serializer().loads(signer.loads_bytes(signed, max_age=max_age, now=now))
+    """django.core.signing.loads(), which here refuses a zip bomb with SessionTooLarge.
+
+    With the option LEGACY also what Django before 3.1 signed, and if `legacy_class` is given, what
+    that engine class encoded.
+    """
+    reader = _Reader(signed, serializer, options, max_age)
+    try:
+        return reader.read_signed(_get_signer(salt, options.max_inflated))
+    except SignatureExpired:
+        raise
+    except BadSignature:
+        if not options.legacy:
+            raise
+        try:
+            return reader.read_signed(_get_signer(salt, options.max_inflated, "sha1"))
+        except SignatureExpired:
+            raise
+        except BadSignature:
+            if legacy_class is None:
+                raise
+            codec = _make_legacy_codec(*_get_keys(), legacy_class)
+            return reader.read(codec.loads_bytes(signed))
+
+
+class _Reader(NamedTuple):
+    signed: Any
+    serializer: Any
+    options: Options
+    max_age: float | timedelta | None
+
+    def read_signed(self, signer: Signer) -> Any:
+        now = None if self.max_age is None else time.time()
+        if self.serializer is not JSONSerializer:
+            return self.read(signer.loads_bytes(self.signed, max_age=self.max_age, now=now))
+        try:
+            return signer.loads(self.signed, max_age=self.max_age, now=now)
+        except JSONDecodeError:
+            if not self.options.pickles:
+                raise
+            return self.read(signer.loads_bytes(self.signed, max_age=self.max_age, now=now))
+
+    def read(self, payload: bytes) -> Any:
+        if self.serializer is not JSONSerializer:
+            return self.serializer().loads(payload)
+        # All of Django's pickles begin so, and no JSON does.
+        if self.options.pickles and payload.startswith(b"\x80"):
+            from .serializers import read_pickle  # most sites never need it
+
+            return read_pickle(payload, self.options.max_inflated)
+        return json_loads(payload)
 
 
 class CodecMixin:
@@ -49,23 +109,34 @@ class CodecMixin:
     key_salt: str
     serializer: Any
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        try:
+            legacy = option("LEGACY")
+        except ImproperlyConfigured:
+            return  # is raised where a session is read
+        if legacy:
+            from .legacy import accept_old_logins
+
+            accept_old_logins()
+
     def encode(self, session_dict: dict[str, Any]) -> str:
         return dumps(session_dict, salt=self.key_salt, serializer=self.serializer)
 
     def decode(self, session_data: bytes | str) -> dict[str, Any]:
-        # Outside of the try: a mistake in RUST_SESSIONS must not look like corrupted data.
-        max_inflated = option("MAX_INFLATED")
+        options = get_options()
         try:
             data: dict[str, Any] = loads(
                 session_data,
                 salt=self.key_salt,
                 serializer=self.serializer,
-                max_inflated=max_inflated,
+                options=options,
+                legacy_class=type(self).__name__,
             )
             return data
         except BadSignature:
             logger.warning("Session data corrupted")
-        except SessionTooLarge as exc:
+        except (SessionTooLarge, PickleRefused) as exc:
             logger.warning("Session data ignored: %s", exc)
         except Exception:
             # As in Django, whatever else cannot be read is an empty session.
@@ -73,15 +144,26 @@ class CodecMixin:
         return {}
 
 
-def _get_signer(salt: str, max_inflated: int) -> Signer:
-    # Looked up by the values, so that override_settings() and key rotation need no notice.
+def _get_keys() -> tuple[bytes, tuple[bytes, ...]]:
     # To Django an empty fallback means SECRET_KEY itself.
     fallbacks = tuple(force_bytes(key) for key in settings.SECRET_KEY_FALLBACKS if key)
-    return _make_signer(force_bytes(settings.SECRET_KEY), fallbacks, salt, max_inflated)
+    return force_bytes(settings.SECRET_KEY), fallbacks
+
+
+def _get_signer(salt: str, max_inflated: int, algorithm: str = "sha256") -> Signer:
+    # Looked up by the values, so that override_settings() and key rotation need no notice.
+    return _make_signer(*_get_keys(), salt, max_inflated, algorithm)
 
 
 @lru_cache(maxsize=64)
-def _make_signer(key: bytes, fallbacks: tuple[bytes, ...], salt: str, max_inflated: int) -> Signer:
+def _make_signer(
+    key: bytes, fallbacks: tuple[bytes, ...], salt: str, max_inflated: int, algorithm: str
+) -> Signer:
     # The salt that TimestampSigner has when it is given none.
     salt = salt or "django.core.signing.TimestampSigner"
-    return Signer(key, salt, fallbacks, max_inflated=max_inflated)
+    return Signer(key, salt, fallbacks, max_inflated=max_inflated, algorithm=algorithm)
+
+
+@lru_cache(maxsize=64)
+def _make_legacy_codec(key: bytes, fallbacks: tuple[bytes, ...], class_name: str) -> LegacyCodec:
+    return LegacyCodec(key, class_name, fallbacks)

@@ -1,5 +1,6 @@
 """This package's own settings: the dict RUST_SESSIONS in the project's settings."""
 
+import sys
 from functools import cache
 from typing import Any
 
@@ -11,9 +12,11 @@ from django.dispatch import receiver
 DEFAULTS = {
     # How many bytes a compressed session may inflate to. Django has no such limit.
     "MAX_INFLATED": 16 * 1024 * 1024,
-    # Read what Django before 3.1 wrote, and what 3.1 signed with sha1.
+    # Read what Django before 3.1 wrote, and what 3.1 signed with sha1. A login in there is checked
+    # with the hash of its time, which Django forgot in 4.0. What is saved is in today's format.
     "LEGACY": False,
-    # Read the data in sessions that PickleSerializer wrote. No class of theirs is ever called.
+    # Read the data in sessions that PickleSerializer wrote, when SESSION_SERIALIZER is Django's
+    # JSONSerializer. No class of theirs is ever imported or called.
     "PICKLE_MIGRATION": False,
     # The file engine waits until a session is on the disk. Django does not.
     "FILE_FSYNC": False,
@@ -30,15 +33,18 @@ def option(name: str) -> Any:
     options = getattr(settings, "RUST_SESSIONS", None)
     if not options:
         return DEFAULTS[name]
+    if not isinstance(options, dict):
+        raise ImproperlyConfigured(f"RUST_SESSIONS must be a dict, not {options!r}.")
     if unknown := options.keys() - DEFAULTS.keys():
         raise ImproperlyConfigured(
-            f"RUST_SESSIONS has no option {', '.join(map(repr, sorted(unknown)))}. "
+            f"RUST_SESSIONS has no option {', '.join(sorted(map(repr, unknown)))}. "
             f"It has {', '.join(map(repr, sorted(DEFAULTS)))}."
         )
     default = DEFAULTS[name]
     value = options.get(name, default)
     kinds = (int, float) if type(default) is float else (type(default),)
-    if type(value) not in kinds or value < 0:
+    # Not so for NaN, and for what no clock and no memory can hold.
+    if type(value) not in kinds or not 0 <= value <= sys.maxsize:
         raise ImproperlyConfigured(
             f"RUST_SESSIONS[{name!r}] is {value!r}, and should be like {default!r}."
         )

@@ -3,3 +3,7 @@
 
 class SessionTooLarge(ValueError):
     """A properly signed session inflates to more than RUST_SESSIONS["MAX_INFLATED"] bytes."""
+
+
+class PickleRefused(ValueError):
+    """A properly signed pickle is not read, or holds more than plain data."""
