@@ -8,6 +8,7 @@ Nothing is opened before it is needed, and no connection is used on both sides o
 import asyncio
 import contextlib
 import os
+import select
 import socket
 import ssl
 import threading
@@ -151,12 +152,31 @@ class Connection:
             raise InvalidResponse(f"Redis at {self.address} answers more than it was asked")
         return replies[0]
 
+    def is_silent(self) -> bool:
+        """Whether nothing came since the last answer. It would be taken for the next one."""
+        if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+            return False
+        return not _is_readable(self.socket)
+
     def close(self) -> None:
         self.socket.close()
 
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError):  # it was never opened
             self.socket.close()
+
+
+if hasattr(select, "poll"):
+
+    def _is_readable(connection: socket.socket) -> bool:
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        return bool(poll.poll(0))
+
+else:  # Windows, where select() takes any socket
+
+    def _is_readable(connection: socket.socket) -> bool:
+        return bool(select.select([connection], [], [], 0)[0])
 
 
 # -------------------------------------------------------------------------------- for event loops
@@ -229,9 +249,11 @@ class AsyncConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            for reply in self.reader.feed(data):
-                if not self.waiting:
-                    raise InvalidResponse(f"Redis at {self.address} answers more than it was asked")
+            replies = self.reader.feed(data)
+            if len(replies) > len(self.waiting):
+                # Which are the answers? Nobody must get any.
+                raise InvalidResponse(f"Redis at {self.address} answers more than it was asked")
+            for reply in replies:
                 future, _ = self.waiting.popleft()
                 if not future.done():
                     future.set_result(reply)
@@ -369,16 +391,22 @@ class Server:
             return _or_raise(await connection.call(command))
 
     def _call(self, command: bytes) -> Any:
-        try:
-            connection = self.idle.pop()
-        except IndexError:
-            pass
-        else:
+        if connection := self._take_idle():
             with contextlib.suppress(LostConnection):
                 return self._use(connection, command)
             self.idle.clear()  # the others are as old
         with _lost_for_good():
             return self._use(Connection(self.address), command)
+
+    def _take_idle(self) -> Connection | None:
+        while True:
+            try:
+                connection = self.idle.pop()
+            except IndexError:
+                return None
+            if connection.is_silent():
+                return connection
+            connection.close()
 
     def _use(self, connection: Connection, command: bytes) -> Any:
         try:
@@ -482,7 +510,11 @@ class RedisCache:
         return _to_bytes(self.make_key(key))
 
     def _read_value(self, reply: Any) -> Any:
-        return None if reply is None else self.decode(reply)
+        if reply is None:
+            return None
+        if not isinstance(reply, bytes):
+            raise InvalidResponse("Redis's answer is no value")
+        return self.decode(reply)
 
     def _add(self, key: str, value: Any, timeout: Any) -> tuple[bytes, tuple[Any, ...]]:
         life = self.life(timeout)

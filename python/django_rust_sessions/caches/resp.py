@@ -63,8 +63,9 @@ class Reader:
             if reply is _INCOMPLETE:
                 break
             replies.append(reply)
-        # A bytearray, because a long string may come in thousands of pieces.
-        self._buffer = bytearray(self._buffer[position:])
+        # A long string may come in thousands of pieces: the first ones are not copied each time.
+        if position or isinstance(self._buffer, bytes):
+            self._buffer = bytearray(self._buffer[position:])
         return replies
 
     @property
