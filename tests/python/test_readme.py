@@ -8,8 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import databases
 import pytest
+import redis
+from django.contrib.sessions.backends.cache import SessionStore as DjangoCacheStore
+from django.contrib.sessions.backends.db import SessionStore as DjangoStore
+from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
+from django_rust_sessions.backends.cache import SessionStore as RustCacheStore
+from django_rust_sessions.backends.db import SessionStore as RustStore
 
+STORES = {"db": [DjangoStore, RustStore], "cache": [DjangoCacheStore, RustCacheStore]}
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 SECRET_KEY = "the README's secret key, which guards nothing"
@@ -150,6 +159,74 @@ def test_the_engines_page_names_what_the_code_knows():
     source = inspect.getsource(checks)
     found = set(re.findall(r"NAME\}\.([IWE]\d{3})\b", source)) | {"W007", "W008"}
     assert set(re.findall(r"^\| ([IWE]\d{3}) \|", page, re.MULTILINE)) == found
+
+
+def in_table(engine, operation):
+    """What docs/engines.md says that Django and ours send."""
+    page = (ROOT / "docs" / "engines.md").read_text()
+    (row,) = re.findall(rf"^\| `{engine}`[^|]* {operation} \| (.+) \| (.+) \|$", page, re.MULTILINE)
+    return [sent.split(", ") for sent in row]
+
+
+def sent_by(store, operation, sent):
+    """What each operation sends, where `sent()` says what was sent since it was asked last."""
+    session = store()
+    session.create()
+    if operation == "create":
+        return sent()
+    session["tea"] = 1
+    session.save()
+    session, _ = store(session.session_key), sent()
+    session.load()
+    if operation == "load":
+        return sent()
+    session["tea"] = 2  # which loads it once more
+    sent()
+    getattr(session, operation)()
+    return sent()
+
+
+@pytest.mark.parametrize("operation", ["load", "save", "create", "delete"])
+def test_the_engines_page_says_what_the_database_is_sent(django_db_blocker, operation):
+    settings = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
+    with (
+        django_db_blocker.unblock(),
+        databases.database("default", settings) as connection,
+        CaptureQueriesContext(connection),
+    ):
+
+        def sent():
+            words = [query["sql"].split()[0] for query in connection.queries]
+            connection.queries_log.clear()
+            return words
+
+        for store, said in zip(STORES["db"], in_table("db", operation), strict=True):
+            assert sent_by(store, operation, sent) == said
+
+
+@pytest.mark.parametrize("operation", ["load", "save", "create", "delete"])
+def test_the_engines_page_says_what_redis_is_sent(redis_server, operation):
+    url = redis_server["url"]
+    cache = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": url}
+    with (
+        override_settings(CACHES={"default": cache}),
+        redis.Redis.from_url(url) as client,
+        client.monitor() as monitor,
+    ):
+
+        def sent():
+            with redis.Redis.from_url(url) as other:
+                other.ping()
+            commands = iter(lambda: next(monitor.listen())["command"].split(), ["PING"])
+            # Of SET, whether it wants a key to be there; the rest is values.
+            return [
+                " ".join([command[0], *(word for word in command if word in ("NX", "XX"))])
+                for command in commands
+                if command[0] not in ("CLIENT", "HELLO")  # which begin a connection
+            ]
+
+        for store, said in zip(STORES["cache"], in_table("cache", operation), strict=True):
+            assert sent_by(store, operation, sent) == said
 
 
 @pytest.fixture(scope="session")
