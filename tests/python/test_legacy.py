@@ -5,6 +5,7 @@ import json
 import zlib
 
 import pytest
+from asgiref.sync import sync_to_async
 from differential import (
     DjangoCookieStore,
     DjangoStore,
@@ -13,7 +14,7 @@ from differential import (
     captured_logs,
     outcome,
 )
-from django.contrib.auth import SESSION_KEY, aget_user, get_user
+from django.contrib.auth import SESSION_KEY, get_user
 from django.contrib.auth.models import User
 from django.core import signing
 from django.core.exceptions import ImproperlyConfigured
@@ -340,7 +341,7 @@ def test_old_logins_end_with_the_option():
 @pytest.mark.skipif(not hasattr(DjangoStore, "aget"), reason="async sessions came with Django 5.1")
 @pytest.mark.django_db(transaction=True)
 async def test_nobody_is_logged_out_async(legacy):
-    from asgiref.sync import sync_to_async
+    from django.contrib.auth import aget_user
 
     user, vector = await sync_to_async(login_of)("django-1.11")
     with surroundings(vector):
