@@ -283,4 +283,9 @@ def test_every_feature_is_in_the_table():
 
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)]+)\)|(?:src|srcset)=\"([^\"]+)\"", README):
-        assert (ROOT / "".join(target)).exists(), target
+        path, _, anchor = "".join(target).partition("#")
+        assert (ROOT / path).exists(), target
+        headings = (
+            re.findall(r"^#+ (.+)", (ROOT / path).read_text(), re.MULTILINE) if anchor else []
+        )
+        assert not anchor or anchor in [each.lower().replace(" ", "-") for each in headings]
