@@ -18,13 +18,14 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from differential import captured_logs, same
 from django.contrib.sessions.backends import base
-from django.db import DatabaseError, connection, transaction
+from django.contrib.sessions.backends.base import UpdateError
+from django.db import DatabaseError, connection, reset_queries, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from stateful import stores
 from stateful.operations import Key, Op, operations
 
-EXAMPLES = max(8, hypothesis.settings.default.max_examples // 25)
+EXAMPLES = max(5, hypothesis.settings.default.max_examples // 40)
 # To explain a failure takes minutes.
 PHASES = set(hypothesis.Phase) - {hypothesis.Phase.explain}
 # Known before any session is.
@@ -42,7 +43,7 @@ class World:
         # The same in both worlds.
         self.fresh_keys = (f"session{count:025}" for count in itertools.count())
         self.taken = self.drawn = None
-        self.sessions = [writer(), writer()]
+        self.sessions = []
 
     def draw(self):
         self.drawn, self.taken = self.taken or next(self.fresh_keys), None
@@ -89,8 +90,10 @@ class Theatre:
         self.now = self.real_time()
         self.worlds = []
         for number, pair in enumerate([self.pair, self.pair[::-1]]):
-            self.worlds.append(World(number, *pair))
-            self.enter(self.worlds[-1])
+            world = World(number, *pair)
+            self.worlds.append(world)
+            self.enter(world)
+            world.sessions = [world.writer(), world.writer()]
             for part in self.parts:
                 part.clear()
 
@@ -102,7 +105,7 @@ class Theatre:
     # What is no method of a session.
 
     def open(self, world, op):
-        world.sessions[op.session] = world.writer(world.key(*op.args))
+        world.sessions[op.session] = world.writer(self.fit(world.key(*op.args)))
 
     def recode(self, world, op):
         """What one encodes, the other decodes."""
@@ -126,6 +129,7 @@ class Theatre:
             if self.has_database:
                 if atomic or self.in_transaction:
                     stack.enter_context(transaction.atomic())
+                reset_queries()  # the log has an end
                 queries = stack.enter_context(CaptureQueriesContext(connection))
             before = [part.commands() for part in self.parts]
             yield
@@ -135,20 +139,21 @@ class Theatre:
 
     async def perform(self, world, op):
         told = Told()
+        self.enter(world)
         method = op.method
         if method == "create_taken":
             method = "create"
             world.sessions[op.session] = world.writer()
             world.taken = world.drawn
         session = world.sessions[op.session]
-        args = [world.key(arg) for arg in op.args]
+        args = [self.fit(world.key(arg)) for arg in op.args]
         kwargs = args.pop() if method.startswith("get_expiry") else {}
         if own := getattr(self, method, None):
             await in_scene(self.scene(world, told), told, own, world, op)
             return told
         twin = "aset" if method == "__setitem__" else f"a{method}"
         scene = self.scene(world, told, op.atomic)
-        if op.asynchronous and hasattr(session, twin):
+        if op.asynchronous and hasattr(session, twin) and not self.blocks(method):
             await sync_to_async(scene.__enter__)()
             with captured_logs() as logs:
                 told.outcome = await settled(getattr(session, twin)(*args, **kwargs), logs)
@@ -164,6 +169,7 @@ class Theatre:
         """What the other engine reads."""
         found = []
         for session in world.sessions:
+            self.enter(world)
             told, reader = Told(), world.reader(session.session_key)
             scene = self.scene(world, told)
             if op.asynchronous and hasattr(reader, "aload"):
@@ -175,6 +181,22 @@ class Theatre:
                 await in_scene(scene, told, reader.load)
             found.append([*told.outcome, self.shown(reader.session_key), reader.modified])
         return found
+
+    # Where Django's cached_db cannot be compared with, and ours works.
+
+    def blocks(self, method):
+        """Django's aexists() asks the cache on the event loop, which a database refuses."""
+        return (
+            self.engine == "cached_db"
+            and isinstance(self.parts[-1], stores.DatabaseCache)
+            and method in ("save", "create", "exists", "cycle_key")
+        )
+
+    def fit(self, key):
+        """Django does not load what it cannot write to the cache then."""
+        if self.engine == "cached_db" and isinstance(self.parts[-1], stores.Memcached):
+            return UNKNOWN_KEY if isinstance(key, str) and not stores.is_for_memcached(key) else key
+        return key
 
     # What can be seen afterwards.
 
@@ -242,7 +264,8 @@ def failed(error, logs):
 
 def alike(text):
     """The names of the stores differ, and where objects lie."""
-    return re.sub(r"_ours|0x[0-9a-f]+", "", text)
+    text = text.replace("django_se_ours", "django_session")
+    return re.sub(r"(django|ours)(?=:1:)|0x[0-9a-f]+", "", text)
 
 
 def logged(logs):
@@ -267,7 +290,9 @@ async def play(theatre, ops):
     for number, op in enumerate([*start, *ops]):
         django, ours = [await theatre.perform(world, op) for world in theatre.worlds]
         assert same(ours.outcome.value, django.outcome.value), (op, "value")
-        assert ours.outcome.error == django.outcome.error
+        assert ours.outcome.error == django.outcome.error or is_gone_and_unfit(
+            theatre, op, django, ours
+        )
         assert logged(ours.outcome.logs) == logged(django.outcome.logs)
         assert (ours.broken, ours.end) == (django.broken, django.end)
         # A drawn key that is taken, which is not met in a lifetime, costs ours a query more.
@@ -284,6 +309,16 @@ async def play(theatre, ops):
                 assert logged(one[2]) == logged(other[2])
                 assert one[3:] == other[3:]
             await compare_worlds(theatre)
+
+
+def is_gone_and_unfit(theatre, op, django, ours):
+    """Ours learns by writing that a session is gone, and may stumble over its content before."""
+    return (
+        theatre.engine == "cache"
+        and isinstance(theatre.parts[-1], stores.Redis)
+        and (op.method, django.outcome.error) == ("save", (UpdateError, ""))
+        and ours.outcome.error is not None
+    )
 
 
 async def compare_worlds(theatre):
@@ -341,6 +376,15 @@ def test_signed_cookies(perform):
     perform("signed_cookies")
 
 
+def test_file(perform, tmp_path, settings):
+    settings.SESSION_FILE_PATH = str(tmp_path)
+    folders = stores.Folders(tmp_path, engines("file"))
+    try:
+        perform("file", folders)
+    finally:
+        folders.forget()
+
+
 CACHES = [
     "locmem",
     "dummy",
@@ -357,7 +401,8 @@ CACHES = [
 def cache(request, settings, tmp_path):
     made = make_cache(request)
     settings.CACHES = {**settings.CACHES, **made.settings()}
-    return made
+    yield made
+    made.close()
 
 
 def make_cache(request):
@@ -382,6 +427,7 @@ def make_cache(request):
     return stores.DjangoRedisJSON(get("redis_server"))
 
 
+@pytest.mark.filterwarnings("ignore::django.core.cache.CacheKeyWarning")
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("cache", CACHES, indirect=True)
 @pytest.mark.parametrize("engine", ["cache", "cached_db"])

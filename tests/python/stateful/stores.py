@@ -4,6 +4,7 @@ other, and what is in them must be the same after each operation."""
 import base64
 import contextlib
 import pickle
+import re
 import time
 import zlib
 from datetime import datetime
@@ -50,6 +51,9 @@ class Store:
         """How many it was sent, where it knows."""
         return 0
 
+    def close(self) -> None:
+        """Its own connections."""
+
 
 class Tables(Store):
     """Two session tables in the default database."""
@@ -60,7 +64,8 @@ class Tables(Store):
         from django.contrib.sessions.models import Session
 
         self.model = Session
-        self.names = [Session._meta.db_table, f"{Session._meta.db_table}_ours"]
+        # As long as each other: errors may say where in a statement.
+        self.names = ["django_session", "django_se_ours"]
 
     @contextlib.contextmanager
     def second_table(self):
@@ -114,6 +119,10 @@ class Folders(Store):
     def enter(self, world):
         settings.SESSION_FILE_PATH = str(self.folders[world])
         self.folder = self.folders[world]
+        self.forget()
+
+    def forget(self):
+        """The classes keep what they found in the settings."""
         for engine in self.engines:
             if "_storage_path" in vars(engine):
                 del engine._storage_path
@@ -223,12 +232,20 @@ class DatabaseCache(Cache):
         )
 
 
+def is_for_memcached(key: Any) -> bool:
+    """Others are refused by Django's cache."""
+    return isinstance(key, str) and bool(re.fullmatch(r"[!-~]{0,200}", key))
+
+
 class Memcached(Cache):
     def __init__(self, server) -> None:
         from pymemcache.client.base import Client
 
         self.address = f"{server['host']}:{server['port']}"
         self.client = Client(self.address)
+
+    def close(self):
+        self.client.close()
 
     def setting(self, world):
         return {
@@ -245,9 +262,9 @@ class Memcached(Cache):
     def rows(self, keys):
         rows = {}
         for key in keys:
+            if not is_for_memcached(key):
+                continue
             made = self.cache.make_key(KEY_PREFIX + key)
-            if not made.isascii() or not made.isprintable() or " " in made or len(made) > 250:
-                continue  # refused by Django's cache
             answer = self.client.raw_command(f"mg {made} t")
             if answer.startswith(b"HD"):
                 left = int(answer.split(b" t")[1])
@@ -267,6 +284,10 @@ class Redis(Cache):
 
         self.urls = [f"redis://{server['host']}:{server['port']}/{10 + db}" for db in range(2)]
         self.clients = [redis.Redis.from_url(url) for url in self.urls]
+
+    def close(self):
+        for client in self.clients:
+            client.close()
 
     def setting(self, world):
         return {"BACKEND": self.backend, "LOCATION": self.urls[world], "OPTIONS": self.options}
