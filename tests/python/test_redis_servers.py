@@ -1,6 +1,7 @@
 """The cache engine over each kind of Redis that a site may have in CACHES, beside Django's own."""
 
 import asyncio
+import contextlib
 import json
 import time
 import urllib.parse
@@ -47,6 +48,13 @@ class JsonSerializer:
 
 class OwnPool(redis.ConnectionPool):
     pass
+
+
+with contextlib.suppress(ImportError):  # its tests are skipped then
+    from django_redis.client import DefaultClient
+
+    class OwnClient(DefaultClient):
+        pass
 
 
 def backwards(key, prefix, version):
@@ -210,7 +218,7 @@ NOT_UNDERSTOOD = [
     ),
     (
         "django-redis",
-        with_options(lambda _: {"CLIENT_CLASS": "django_redis.client.HerdClient"}),
+        with_options(lambda _: {"CLIENT_CLASS": "test_redis_servers.OwnClient"}),
         "CLIENT_CLASS",
     ),
     ("django-redis", with_options(lambda _: {"REPLICA_READ_ONLY": False}), "REPLICA_READ_ONLY"),

@@ -133,6 +133,7 @@ class Connection:
         except BaseException:
             self.close()
             raise
+        self.is_readable = _watch(self.socket)
 
     def call(self, command: bytes) -> Any:
         """The server's reply. After an exception the connection must be closed."""
@@ -156,7 +157,7 @@ class Connection:
         """Whether nothing came since the last answer. It would be taken for the next one."""
         if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
             return False
-        return not _is_readable(self.socket)
+        return not self.is_readable()
 
     def close(self) -> None:
         self.socket.close()
@@ -166,17 +167,13 @@ class Connection:
             self.socket.close()
 
 
-if hasattr(select, "poll"):
-
-    def _is_readable(connection: socket.socket) -> bool:
-        poll = select.poll()
-        poll.register(connection, select.POLLIN)
-        return bool(poll.poll(0))
-
-else:  # Windows, where select() takes any socket
-
-    def _is_readable(connection: socket.socket) -> bool:
-        return bool(select.select([connection], [], [], 0)[0])
+def _watch(connection: socket.socket) -> Callable[[], Any]:
+    """What says whether there is something to read."""
+    if not hasattr(select, "poll"):  # on Windows, where select() takes any socket
+        return lambda: select.select([connection], [], [], 0)[0]
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return lambda: poll.poll(0)
 
 
 # -------------------------------------------------------------------------------- for event loops
