@@ -159,6 +159,12 @@ def drop_in() -> None:
     pytest(PYTHON, "tests/python")
 
 
+def suites() -> None:
+    """Django's own tests, and those of packages, over our engines."""
+    full = ["--full"] if os.environ.get("HYPOTHESIS_PROFILE") == "full" else []
+    call(sys.executable, "scripts/suites.py", *full)
+
+
 def demo() -> None:
     call("make", "--no-print-directory", "demo-check")
 
@@ -196,6 +202,7 @@ TESTS: list[tuple[str, Callable[[], object]]] = [
     ("pytest", drop_in),
     ("wheel for every Python", wheel),
     *((f"pytest, Django {version}", partial(django, version)) for version in envs.DJANGOS),
+    ("suites of Django and of packages over each engine", suites),
     ("interop with each Django", lambda: pytest(PYTHON, "tests/interop")),
     ("demo-check", demo),
 ]
