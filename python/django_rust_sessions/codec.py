@@ -56,6 +56,10 @@ def loads(
     With the option LEGACY also what Django before 3.1 signed, and if `legacy_class` is given, what
     that engine class encoded.
     """
+    if serializer is JSONSerializer and not options.legacy and not options.pickles:
+        # The usual case, without what the others need.
+        now = None if max_age is None else time.time()
+        return _get_signer(salt, options.max_inflated).loads(signed, max_age=max_age, now=now)
     reader = _Reader(signed, serializer, options, max_age)
     try:
         return reader.read_signed(_get_signer(salt, options.max_inflated))
