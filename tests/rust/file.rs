@@ -104,7 +104,7 @@ fn a_reader_sees_one_whole_file() {
             while !done.load(Ordering::Relaxed) {
                 let read = file::read(&path).unwrap().contents;
                 assert!(!read.is_empty() && read.iter().all(|byte| *byte == read[0]));
-                assert!(read[0] == 0 || (read.len() - 1) % 337 == 0, "{} bytes", read.len());
+                assert!(read[0] == 0 || (read.len() - 1).is_multiple_of(337), "{} bytes", read.len());
                 count += 1;
             }
             count
@@ -124,7 +124,7 @@ fn errors_are_the_file_systems() {
     assert_eq!(kind(file::create(&nowhere, b"x", false)), Err(ErrorKind::NotFound));
     assert_eq!(kind(file::replace(&nowhere, b"x", false)), Err(ErrorKind::NotFound));
     assert_eq!(kind(file::claim(&nowhere, true)), Err(ErrorKind::NotFound));
-    assert_eq!(file::delete(&nowhere).unwrap(), false);
+    assert!(!file::delete(&nowhere).unwrap());
     // A directory has the session's name: the new file cannot take its place, and goes.
     let taken = folder.path().join("sessionidtaken000");
     fs::create_dir(&taken).unwrap();
