@@ -107,6 +107,9 @@ class Theatre:
     def open(self, world, op):
         world.sessions[op.session] = world.writer(self.fit(world.key(*op.args)))
 
+    def truth(self, world, op):
+        return bool(world.sessions[op.session])
+
     def recode(self, world, op):
         """What one encodes, the other decodes."""
         return world.reader().decode(world.writer().encode(*op.args))
@@ -265,7 +268,7 @@ def failed(error, logs):
 def alike(text):
     """The names of the stores differ, and where objects lie."""
     text = text.replace("django_se_ours", "django_session")
-    return re.sub(r"(django|ours)(?=:1:)|0x[0-9a-f]+", "", text)
+    return re.sub(r"(django|native)(?=:1:)|0x[0-9a-f]+", "", text)
 
 
 def logged(logs):

@@ -80,7 +80,7 @@ METHODS = [
     (10, "__setitem__", st.tuples(name.filter(lambda name: name != "_session_expiry"), value)),
     (2, "__getitem__", st.tuples(name)),
     (1, "__contains__", st.tuples(name)),
-    (1, "__bool__", st.just(())),
+    (1, "truth", st.just(())),
     (2, "__delitem__", st.tuples(name)),
     (2, "get", st.tuples(name) | st.tuples(name, plain)),
     (2, "pop", st.tuples(name) | st.tuples(name, plain)),
