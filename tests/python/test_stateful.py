@@ -18,7 +18,6 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from differential import captured_logs, same
 from django.contrib.sessions.backends import base
-from django.contrib.sessions.backends.base import UpdateError
 from django.db import DatabaseError, connection, reset_queries, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -293,9 +292,7 @@ async def play(theatre, ops):
     for number, op in enumerate([*start, *ops]):
         django, ours = [await theatre.perform(world, op) for world in theatre.worlds]
         assert same(ours.outcome.value, django.outcome.value), (op, "value")
-        assert ours.outcome.error == django.outcome.error or is_gone_and_unfit(
-            theatre, op, django, ours
-        )
+        assert ours.outcome.error == django.outcome.error
         assert logged(ours.outcome.logs) == logged(django.outcome.logs)
         assert (ours.broken, ours.end) == (django.broken, django.end)
         # A drawn key that is taken, which is not met in a lifetime, costs ours a query more.
@@ -312,16 +309,6 @@ async def play(theatre, ops):
                 assert logged(one[2]) == logged(other[2])
                 assert one[3:] == other[3:]
             await compare_worlds(theatre)
-
-
-def is_gone_and_unfit(theatre, op, django, ours):
-    """Ours learns by writing that a session is gone, and may stumble over its content before."""
-    return (
-        theatre.engine == "cache"
-        and isinstance(theatre.parts[-1], stores.Redis)
-        and (op.method, django.outcome.error) == ("save", (UpdateError, ""))
-        and ours.outcome.error is not None
-    )
 
 
 async def compare_worlds(theatre):

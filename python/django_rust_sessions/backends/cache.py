@@ -5,6 +5,7 @@ was deleted meanwhile, and a create is one that refuses a taken key.
 """
 
 import logging
+import pickle
 from typing import Any
 
 from django.conf import settings
@@ -20,6 +21,8 @@ logger = logging.getLogger("django.contrib.sessions")
 
 # Django's number: a cache may fail in silence, and look as if each key were taken.
 CREATE_TRIES = 10_000
+# What serializers and dates raise; redis-py's errors are others.
+CANNOT_BE_STORED = (TypeError, ValueError, AttributeError, pickle.PicklingError)
 UNAVAILABLE = "Unable to create a new session key. It is likely that the cache is unavailable."
 
 
@@ -94,9 +97,17 @@ class SessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
             return self.create()
         if self._native is None or not (must_create or self._is_loaded()):
             return super().save(must_create)
-        store = self._native.add if must_create else self._native.replace
-        data = self._get_session(no_load=must_create)
-        if not store(self.cache_key, data, self.get_expiry_age()):
+        cache, key = self._native, self.cache_key
+        store = cache.add if must_create else cache.replace
+        try:
+            data = self._get_session(no_load=must_create)
+            done = store(key, data, self.get_expiry_age())
+        except CANNOT_BE_STORED:
+            # Django, which reads first, would not have come to this.
+            if must_create or cache.has_key(key):
+                raise
+            done = False
+        if not done:
             raise CreateError if must_create else UpdateError
         return None
 
@@ -144,9 +155,16 @@ class SessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
                 return await self.acreate()
             if self._native is None or not (must_create or self._is_loaded()):
                 return await super().asave(must_create)
-            store = self._native.aadd if must_create else self._native.areplace
-            data = await self._aget_session(no_load=must_create)
-            if not await store(await self.acache_key(), data, await self.aget_expiry_age()):
+            cache, key = self._native, await self.acache_key()
+            store = cache.aadd if must_create else cache.areplace
+            try:
+                data = await self._aget_session(no_load=must_create)
+                done = await store(key, data, await self.aget_expiry_age())
+            except CANNOT_BE_STORED:
+                if must_create or await cache.ahas_key(key):
+                    raise
+                done = False
+            if not done:
                 raise CreateError if must_create else UpdateError
             return None
 

@@ -12,6 +12,7 @@ import select
 import socket
 import ssl
 import threading
+import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
@@ -125,6 +126,8 @@ class Connection:
         self.reader = Reader()
         with redis_errors("to connect", address):
             self.socket = address.open()
+        # Not __del__: of a cycle the garbage collector may take the socket first, and complain.
+        weakref.finalize(self, self.socket.close)
         try:
             for command in address.greeting:
                 reply = self.call(command)
@@ -161,10 +164,6 @@ class Connection:
 
     def close(self) -> None:
         self.socket.close()
-
-    def __del__(self) -> None:
-        with contextlib.suppress(AttributeError):  # it was never opened
-            self.socket.close()
 
 
 def _watch(connection: socket.socket) -> Callable[[], Any]:
