@@ -328,11 +328,12 @@ def show(pairs: list[tuple[Job, Job]]) -> bool:
         for text in texts:
             print(f"\n----- {ours.title()}\n{text}")
     for base, ours in pairs:
-        for test, (outcome, _) in ours.outcomes().items():
-            if outcome in ("failed", "error") and test in base.outcomes():
-                print(
-                    f"{outcome} over ours, {base.outcomes()[test][0]} over {base.title()}: {test}"
-                )
+        for test, outcome in ours.outcomes().items():
+            if (
+                outcome[0] in ("failed", "error")
+                and base.outcomes().get(test, [""])[0] == outcome[0]
+            ):
+                print(f"{outcome[0]} over both, {ours.title().removesuffix(': ours')}: {test}")
     head = f"{'tests':>7}{'passed':>8}{'failed':>8}{'skipped':>8}"
     print(f"\n{'':62}{'over Django':>31}{'over ours':>31}{'sessions':>10}")
     print(f"{'':62}{head}{head}{'of ours':>10}")
