@@ -747,14 +747,15 @@ def test_the_database_goes_on_without_the_cache(cache_down, is_async):
             found = run(store, method, *args)
             story.append((method, found.value, found.kind, causes(found.logs)))
         stories.append(story)
-    assert stories[0] == stories[1]
     assert stories[1][0] == ("save", None, None, [("django.contrib.sessions", "ERROR")])
+    if not hasattr(SessionBase, "aget"):
+        # Django fails here before 5.1. The session is in the database: ours goes on.
+        stories = [[note for note in story if note[0] != "save"] for story in stories]
+    assert stories[0] == stories[1]
 
     # Django fails when it fills the cache; here the request goes on.
-    for store_class, key in zip(DB_STORES["cached_db"], ("e" * 32, "f" * 32), strict=True):
-        store = store_class(key)
-        store._session_cache = {"key": key}
-        assert run(store, "save", True).kind is None
+    for key in ("e" * 32, "f" * 32):
+        saved(RustStore, key)
     theirs = run(DjangoCachedDBStore("e" * 32), "load")
     ours = run(RustCachedDBStore("f" * 32), "load")
     assert issubclass(theirs.kind, redis.ConnectionError)
