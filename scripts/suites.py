@@ -99,18 +99,21 @@ LABELS = [
     *("sessions_tests", "signed_cookies_tests", "test_client", "test_client_regress"),
     *("auth_tests", "csrf_tests", "messages_tests"),
 ]
-# In the sample the Djangos between run these alone.
+# In the sample, Djangos between and other caches run these alone.
 FEW_LABELS = ["sessions_tests", "test_client"]
+MAIN_ENGINES = {"db", "cache, Redis", "cached_db, Redis", "file", "signed_cookies"}
+# The packages' sample.
+PACKAGE_ENGINES = {"db", "cache, Redis", "signed_cookies"}
 EDGES = {min(envs.DJANGOS), max(envs.DJANGOS)}
 
 
-def labels(suite: Suite, root: Path, django: str, full: bool) -> list[str]:
+def labels(suite: Suite, root: Path, django: str, engine: str, full: bool) -> list[str]:
     """Which of Django's tests to run; other packages run all of theirs."""
     if suite is not DJANGO:
         return []
     if full:
         return LABELS
-    if django not in EDGES:
+    if django not in EDGES or engine not in MAIN_ENGINES:
         return FEW_LABELS
     # The tests of password hashes take three quarters of the time, and know nothing of sessions.
     auth = sorted(path.stem for path in (root / "tests" / "auth_tests").glob("test_*.py"))
@@ -214,7 +217,7 @@ class Bench:
             result = subprocess.run(
                 [
                     *(self.pythons[job.django], *job.suite.command),
-                    *labels(job.suite, root, job.django, self.full),
+                    *labels(job.suite, root, job.django, job.engine, self.full),
                 ],
                 cwd=root / job.suite.folder,
                 env={**os.environ, **self.variables(job, root, folder, database)},
@@ -295,6 +298,7 @@ def wanted(args: argparse.Namespace, djangos: list[str], redis: bool) -> list[tu
         for django in djangos
         if suite is DJANGO or args.full or django == newest
         for engine, (module, cache) in ENGINES.items()
+        if suite is DJANGO or args.full or engine in PACKAGE_ENGINES
         if not args.engine or module in args.engine or engine in args.engine
         if cache is LOCMEM or redis
     ]
