@@ -5,7 +5,9 @@ own cache does the work. `step_aside` says which, and why.
 """
 
 import importlib.util
+import pickle
 import random
+import re
 import sys
 import warnings
 from typing import Any, Protocol
@@ -43,6 +45,10 @@ _DEFAULTS = {
     "ssl_validate_ocsp": False,
     "ssl_validate_ocsp_stapled": False,
 }
+
+
+# Keys that memcached would take too; Django warns of any other.
+_is_plain = re.compile(r"[!-~]{1,250}").fullmatch
 
 
 class SessionCache(Protocol):
@@ -129,10 +135,12 @@ def _monkey_patched() -> str | None:
 def _from_django(cache: Any) -> SessionCache:
     import redis
     from django.core.cache.backends.base import CacheKeyWarning, memcache_key_warnings
+    from django.core.cache.backends.redis import RedisSerializer
 
     from .redis import RedisCache
 
     client = cache._cache
+    is_djangos = type(client._serializer) is RedisSerializer
     if client._pool_class is not redis.ConnectionPool:
         raise _NotUnderstood("the option pool_class is the project's own")
     pools = [client._pool_class.from_url(url, **client._pool_options) for url in client._servers]
@@ -140,9 +148,16 @@ def _from_django(cache: Any) -> SessionCache:
 
     def make_key(key: str) -> Any:
         made = cache.make_key(key)
-        for warning in memcache_key_warnings(made):
-            warnings.warn(warning, CacheKeyWarning, stacklevel=6)
+        if type(made) is not str or not _is_plain(made):
+            for warning in memcache_key_warnings(made):
+                warnings.warn(warning, CacheKeyWarning, stacklevel=6)
         return made
+
+    def decode(data: bytes) -> Any:
+        # Django asks first whether it is a number; what begins so is a pickle and no number.
+        if is_djangos and data[:1] == b"\x80":
+            return pickle.loads(data)
+        return client._serializer.loads(data)
 
     def life(timeout: Any) -> tuple[bytes, int] | None:
         return None if timeout is None else (b"EX", int(timeout))
@@ -153,7 +168,7 @@ def _from_django(cache: Any) -> SessionCache:
         choose=random.choice,
         make_key=make_key,
         encode=client._serializer.dumps,
-        decode=client._serializer.loads,
+        decode=decode,
         life=life,
         forgive=lambda error: False,
     )

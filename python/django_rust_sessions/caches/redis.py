@@ -11,6 +11,8 @@ import os
 import select
 import socket
 import ssl
+import struct
+import sys
 import threading
 import weakref
 from collections import deque
@@ -59,7 +61,9 @@ class Address:
         if self.tls:
             # It closes the socket if that fails.
             connection = self.tls.wrap_socket(connection, server_hostname=self.host)
-        connection.settimeout(self.timeout)
+            connection.settimeout(self.timeout)
+        else:
+            limit(connection, self.timeout)
         return connection
 
 
@@ -67,6 +71,19 @@ def prepare(connection: socket.socket) -> None:
     """What redis-py sets on every TCP socket."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+def limit(connection: socket.socket, timeout: float | None) -> None:
+    """How long each read and write may take."""
+    if timeout is None or not sys.platform.startswith("linux"):
+        connection.settimeout(timeout)
+        return
+    # The kernel watches the time. Python would ask it before each read and write whether they are
+    # possible, which takes a fifth of the whole round trip.
+    connection.settimeout(None)
+    value = struct.pack("ll", int(timeout), max(1, int(timeout % 1 * 1_000_000)))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 
 
 def _tls_context(parsed: Any) -> ssl.SSLContext:
