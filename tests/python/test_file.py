@@ -662,7 +662,9 @@ settings.configure(
 )
 import django
 from importlib import import_module
+# Later we are another user, who may not be allowed to read Python's own folders.
 import encodings.ascii
+import smtplib
 
 django.setup()
 SessionStore = import_module(engine).SessionStore

@@ -6,6 +6,7 @@ import json
 import time
 import urllib.parse
 
+import django_redis
 import pytest
 import redis
 from differential import outcome
@@ -80,7 +81,11 @@ def over_tls(where):
 
 
 def login(package, **words):
-    return words if package == "django" else {name.upper(): word for name, word in words.items()}
+    if package == "django":
+        return words
+    if django_redis.VERSION < (7,):  # it has no USERNAME
+        return {"CONNECTION_POOL_KWARGS": words}
+    return {name.upper(): word for name, word in words.items()}
 
 
 def at(name, field="url", change=str, **params):

@@ -155,7 +155,7 @@ class Theatre:
             return told
         twin = "aset" if method == "__setitem__" else f"a{method}"
         scene = self.scene(world, told, op.atomic)
-        if op.asynchronous and hasattr(session, twin) and not self.blocks(method):
+        if op.asynchronous and hasattr(session, twin) and not self.blocks(method, session):
             await sync_to_async(scene.__enter__)()
             with captured_logs() as logs:
                 told.outcome = await settled(getattr(session, twin)(*args, **kwargs), logs)
@@ -186,12 +186,18 @@ class Theatre:
 
     # Where Django's cached_db cannot be compared with, and ours works.
 
-    def blocks(self, method):
-        """Django's aexists() asks the cache on the event loop, which a database refuses."""
+    def blocks(self, method, session):
+        """Django's aexists() asks the cache on the event loop, which a database refuses.
+
+        Of a session without a key, load() draws one, and then asks whether it is taken.
+        """
         return (
             self.engine == "cached_db"
             and isinstance(self.parts[-1], stores.DatabaseCache)
-            and method in ("save", "create", "exists", "cycle_key")
+            and (
+                method in ("save", "create", "exists", "cycle_key")
+                or (method == "load" and session.session_key is None)
+            )
         )
 
     def fit(self, key):
