@@ -34,7 +34,7 @@ from strategies import sessions
 
 MIGRATION = {"PICKLE_MIGRATION": True}
 ROOT = Path(__file__).parents[1]
-VECTORS = json.loads((ROOT / "vectors" / "pickled.json").read_text("ascii"))
+VECTORS = json.loads((ROOT / "vectors" / "pickled" / "sessions.json").read_text("ascii"))
 KEY = "test-vectors-secret-key-that-guards-nothing"
 MIB = 2**20
 MOMENT = datetime.datetime(2026, 11, 23, 11, 59, 58, 123456)

@@ -1,4 +1,4 @@
-"""Makes pickled.json: sessions that PickleSerializer of real Django releases wrote.
+"""Makes pickled/sessions.json: sessions that PickleSerializer of real Django releases wrote.
 
 python3 tests/vectors/pickles.py PYTHON...   interpreters that have a Django each, from 1.11 to 4.2
 """
@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 KEY = "test-vectors-secret-key-that-guards-nothing"
-OUTPUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pickled.json")
+OUTPUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pickled", "sessions.json")
 
 
 def make_sessions():
