@@ -125,7 +125,7 @@ def _has_relations(model: type[models.Model]) -> bool:
 
 
 def get_random_key() -> str:
-    # As SessionBase does, but whether the key is taken, the INSERT will say.
+    # As SessionBase does, but whether the key is taken, the store will say.
     return base.get_random_string(32, base.VALID_KEY_CHARS)  # type: ignore[attr-defined,no-any-return]
 
 

@@ -10,7 +10,6 @@ import logging
 from typing import Any
 
 from django.conf import settings
-from django.contrib.sessions.backends import base
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.contrib.sessions.backends.file import SessionStore as DjangoSessionStore
 from django.core.exceptions import SuspiciousOperation
@@ -26,10 +25,9 @@ from .._native import (
     replace_session_file,
 )
 from ..conf import option
+from .db import HAS_ASYNC, get_random_key
 
 logger = logging.getLogger("django.contrib.sessions")
-
-HAS_ASYNC = hasattr(DjangoSessionStore, "aload")  # since Django 5.1
 
 # Where a project has its own of these, Django's code runs in full.
 LOAD = ("decode", "_expiry_date", "_last_modification")
@@ -78,7 +76,7 @@ class SessionStore(codec.CodecMixin, DjangoSessionStore):
         if _has_own(type(self), CREATE):
             return super().create()
         while True:
-            self._session_key = _get_random_key()
+            self._session_key = get_random_key()
             try:
                 self.save(must_create=True)
             except CreateError:
@@ -111,7 +109,7 @@ class SessionStore(codec.CodecMixin, DjangoSessionStore):
             if _has_own(type(self), SYNC + CREATE):
                 return await super().acreate()
             while True:
-                self._session_key = _get_random_key()
+                self._session_key = get_random_key()
                 try:
                     await self.asave(must_create=True)
                 except CreateError:
@@ -193,11 +191,6 @@ def _has_own(store: type[SessionStore], names: tuple[str, ...]) -> bool:
 def _get_function(store: type[SessionStore], name: str) -> Any:
     function = getattr(store, name)
     return getattr(function, "__func__", function)
-
-
-def _get_random_key() -> str:
-    # As SessionBase does, but whether the key is taken, the file system will say.
-    return base.get_random_string(32, base.VALID_KEY_CHARS)  # type: ignore[attr-defined,no-any-return]
 
 
 def _read_as_text(contents: bytes) -> str:
