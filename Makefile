@@ -4,16 +4,19 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build servers demo demo-check test test-full lint bench vectors clean
+.PHONY: help venv build servers demo demo-check example test test-full lint bench bench-stores bench-web vectors clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: build ## start a Django site and a Rust service that share one login
-	$(VENV_PYTHON) examples/shared_login/demo.py run
+demo: build ## start a Django site and a Rust service that share one login (STORE=postgres, redis, ...)
+	$(VENV_PYTHON) examples/shared_login/demo.py run --store $(or $(STORE),sqlite)
 
-demo-check: build ## play the demo's story in a headless browser, without a person
-	$(VENV_PYTHON) examples/shared_login/demo.py check
+demo-check: build ## play the demo's story on every store, without a person (STORE=sqlite: in a headless browser)
+	$(VENV_PYTHON) examples/shared_login/demo.py check --store $(or $(STORE),all)
+
+example: build ## start one of the Rust examples beside a Django site: NAME=axum_api, actix_api or axum_templates
+	$(VENV_PYTHON) examples/run.py $(NAME)
 
 test: ## everything that must hold before a change lands (ONLY=word: the steps with that word in their name)
 	$(PYTHON) scripts/test.py $(ONLY)
@@ -35,9 +38,16 @@ build: ## the package, optimised, in .venv
 servers: ## install the servers that the tests start: Redis, PostgreSQL, MariaDB, memcached, PgBouncer, Chromium
 	$(PYTHON) scripts/install_servers.py
 
-bench: build ## the codec and the engines, each with its ratio to Django in the same run
+bench: build ## the Python engines beside Django's, other packages and floors (ONLY=words: redis, sqlite, ...)
+	$(VENV_PYTHON) -m pip install --quiet --group bench
+	$(VENV_PYTHON) benches/python/bench.py $(ONLY) --plots target/plots
+
+bench-stores: ## the Rust crate: its codec beside Django's, its stores beside their drivers
 	PYTHON=$(abspath $(VENV_PYTHON)) cargo bench --bench codec
-	$(VENV_PYTHON) -m pytest benches
+	cargo bench --bench stores --features sqlite,postgres,mysql,redis,memcached,filebased,file
+
+bench-web: build ## one endpoint in Django (gunicorn, uvicorn) and in Rust (axum), side by side under wrk
+	$(VENV_PYTHON) benches/web/bench.py
 
 vectors: ## make tests/vectors anew (needs the Pythons and Django releases named there)
 	$(PYTHON) tests/vectors/generate.py

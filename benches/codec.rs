@@ -13,7 +13,7 @@ use criterion::{BenchmarkGroup, Criterion, measurement::WallTime};
 use django_sessions::crypto::SecretKeys;
 use django_sessions::serializers::json::Object;
 use django_sessions::session::{Codec, Session};
-use django_sessions::settings::SessionSettings;
+use django_sessions::settings::Settings;
 use jiff::Timestamp;
 
 /// `django_side.py`, which answers each line with a line.
@@ -106,7 +106,7 @@ fn main() {
         .configure_from_args();
 
     let secret_keys = SecretKeys::new("measured with a key of the usual length, of fifty.");
-    let codec = Codec::new(&SessionSettings::new(secret_keys));
+    let codec = Codec::new(&Settings::new(secret_keys));
     let now = Timestamp::from_second(1_790_000_000).expect("a moment of 2026");
     let mut ratios = Vec::new();
 
@@ -114,13 +114,13 @@ fn main() {
         let text = django.ask(&format!("payload {name}"));
         let mut session =
             Session::with_data(None, Object::parse(text.as_bytes()).expect("Django wrote JSON"));
-        let signed = codec.encode(&session, now);
+        let signed = codec.encode(&session, now).expect("Django wrote JSON");
 
         let mut group = criterion.benchmark_group(format!("encode {name}"));
         let rust = measure(&mut group, "rust", |iterations| {
             timed(iterations, |visit| {
                 session.insert("visits", &visit).expect("a number has a JSON form");
-                black_box(codec.encode(&session, now));
+                black_box(codec.encode(&session, now).expect("Django wrote JSON"));
             })
         });
         let django_time = measure(&mut group, "django", |iterations| {

@@ -99,12 +99,12 @@ LABELS = [
     *("sessions_tests", "signed_cookies_tests", "test_client", "test_client_regress"),
     *("auth_tests", "csrf_tests", "messages_tests"),
 ]
-# In the sample, Djangos between and other caches run these alone.
+# In the sample, older Djangos and other caches run these alone.
 FEW_LABELS = ["sessions_tests", "test_client"]
 MAIN_ENGINES = {"db", "cache, Redis", "cached_db, Redis", "file", "signed_cookies"}
 # The packages' sample.
 PACKAGE_ENGINES = {"db", "cache, Redis", "signed_cookies"}
-EDGES = {min(envs.DJANGOS), max(envs.DJANGOS)}
+NEWEST = max(envs.DJANGOS)
 
 
 def labels(suite: Suite, root: Path, django: str, engine: str, full: bool) -> list[str]:
@@ -113,7 +113,7 @@ def labels(suite: Suite, root: Path, django: str, engine: str, full: bool) -> li
         return []
     if full:
         return LABELS
-    if django not in EDGES or engine not in MAIN_ENGINES:
+    if django != NEWEST or engine not in MAIN_ENGINES:
         return FEW_LABELS
     # The tests of password hashes take three quarters of the time, and know nothing of sessions.
     auth = sorted(path.stem for path in (root / "tests" / "auth_tests").glob("test_*.py"))
@@ -290,13 +290,12 @@ def not_used(job: Job) -> list[str]:
 
 
 def wanted(args: argparse.Namespace, djangos: list[str], redis: bool) -> list[tuple[Job, Job]]:
-    newest = max(envs.DJANGOS)
     return [
         (Job(suite, django, engine, False), Job(suite, django, engine, True))
         for name, suite in SUITES.items()
         if not args.suite or name in args.suite
         for django in djangos
-        if suite is DJANGO or args.full or django == newest
+        if suite is DJANGO or args.full or django == NEWEST
         for engine, (module, cache) in ENGINES.items()
         if suite is DJANGO or args.full or engine in PACKAGE_ENGINES
         if not args.engine or module in args.engine or engine in args.engine

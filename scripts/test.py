@@ -11,10 +11,12 @@ interpreter is missing) is named at the end; with CI=true that is a failure.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
 
@@ -25,6 +27,8 @@ CI = os.environ.get("CI") == "true"
 PYTHON = envs.python_in(VENV)
 # How a test, of Rust or Python, says that something is missing here.
 SKIPPED = "SKIPPED: "
+# Test programs of Rust.
+AT_ONCE = 2
 
 
 class Failed(Exception):
@@ -36,6 +40,13 @@ class Skipped(Exception):
 
 
 skips: list[str] = []  # of the step that is running
+
+
+def note(line: str) -> None:
+    """Shows a line that a program printed, and notes what it skipped."""
+    print(line, end="", flush=True)
+    if line.startswith(SKIPPED):
+        skips.append(line.removeprefix(SKIPPED).strip())
 
 
 def call(*command: str | Path, **variables: str) -> None:
@@ -52,9 +63,7 @@ def call(*command: str | Path, **variables: str) -> None:
         errors="replace",
     ) as process:
         for line in process.stdout:
-            print(line, end="", flush=True)
-            if line.startswith(SKIPPED):
-                skips.append(line.removeprefix(SKIPPED).strip())
+            note(line)
     if process.returncode:
         raise Failed(f"{command[0]} ended with {process.returncode}")
 
@@ -85,15 +94,59 @@ def libpython() -> Path | None:
     return Path(folder) if any((Path(folder) / name).exists() for name in names) else None
 
 
+def libraries() -> str:
+    """LD_LIBRARY_PATH of what is linked with libpython."""
+    folders = [str(libpython()), os.environ.get("LD_LIBRARY_PATH")] if libpython() else []
+    return ":".join(filter(None, folders))
+
+
+def cargo_env() -> dict[str, str]:
+    """The same Python in each step, or pyo3 would be built anew in between."""
+    return {"PYO3_PYTHON": str(PYTHON), "LD_LIBRARY_PATH": libraries()}
+
+
 def cargo(*words: str, **variables: str) -> None:
-    # The same Python in each step, or pyo3 would be built anew in between.
-    libraries = [str(libpython()), os.environ.get("LD_LIBRARY_PATH")] if libpython() else []
-    call(
-        *("cargo", *words),
-        PYO3_PYTHON=str(PYTHON),
-        LD_LIBRARY_PATH=":".join(filter(None, libraries)),
-        **variables,
+    call(*("cargo", *words), **cargo_env(), **variables)
+
+
+def test_programs(*words: str) -> Iterator[Path]:
+    """Builds the tests of Rust and returns the programs, as `cargo test` would run them."""
+    cargo("test", "--no-run", *words)
+    built = subprocess.check_output(
+        ["cargo", "test", "--no-run", "--quiet", "--message-format=json", *words],
+        cwd=ROOT,
+        env={**os.environ, **cargo_env()},
+        text=True,
     )
+    for message in map(json.loads, built.splitlines()):
+        if not message.get("executable") or not message["profile"]["test"]:
+            continue
+        # Examples are built, but have no tests.
+        if message["target"]["kind"] != ["example"]:
+            yield Path(message["executable"])
+
+
+def run_rust_tests(*words: str) -> None:
+    """`cargo test`, but with several programs at once: many a test waits for a server."""
+    env = {**os.environ, **cargo_env(), "CARGO_MANIFEST_DIR": str(ROOT)}
+
+    def run_one(program: Path) -> tuple[Path, subprocess.CompletedProcess]:
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        done = subprocess.run(
+            [program], cwd=ROOT, env=env, stdin=subprocess.DEVNULL, text=True, **streams
+        )
+        return program, done
+
+    failed = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for program, done in pool.map(run_one, test_programs(*words)):
+            print(f"$ {program}", flush=True)
+            for line in done.stdout.splitlines(keepends=True):
+                note(line)
+            if done.returncode:
+                failed.append(program.name)
+    if failed:
+        raise Failed(f"failed tests in {', '.join(failed)}")
 
 
 def all_features() -> list[str]:
@@ -138,18 +191,28 @@ def pytest(interpreter: Path, *words: str, **variables: str) -> None:
     call(interpreter, "-m", "pytest", "-q", *words, **variables)
 
 
+# Two or three of them wait for a server or a process at any time.
+WORKERS = ("-n", "4", "--dist", "worksteal")
+
+
 # Long ones in which the release of Django has little part.
 SEEN_ONCE = ("test_content.py", "test_faults.py", "test_resp.py", "test_servers.py")
 # .venv has the newest Django too: only the wheel, which is one for all Pythons, is another.
 OF_THE_WHEEL = ("test_package.py", "test_codec.py", "test_vectors.py", "test_db.py", "test_file.py")
 
 
-def django(version: str) -> None:
-    """The Python tests with an older or newer Django and our wheel, as its users have them."""
+@cache
+def django_env(version: str) -> Path:
+    """Its Python, in an environment with that Django release and our wheel."""
     try:
-        env = envs.django(version, wheel())
+        return envs.python_in(envs.django(version, wheel()))
     except envs.NoInterpreter as error:
         raise Skipped(str(error)) from None
+
+
+def django(version: str) -> None:
+    """The Python tests with an older or newer Django and our wheel, as its users have them."""
+    interpreter = django_env(version)
     # The main environment has seen the many generated cases; here a part of them is enough.
     profile = os.environ.get("HYPOTHESIS_PROFILE", "quick")
     if profile == "full":
@@ -158,7 +221,13 @@ def django(version: str) -> None:
         tests = [f"tests/python/{name}" for name in OF_THE_WHEEL]
     else:
         tests = ["tests/python", *(f"--ignore=tests/python/{name}" for name in SEEN_ONCE)]
-    pytest(envs.python_in(env), *tests, HYPOTHESIS_PROFILE=profile)
+    pytest(interpreter, *WORKERS, *tests, HYPOTHESIS_PROFILE=profile)
+
+
+def rust_tests() -> None:
+    # Some have a Django site export its settings.
+    build()
+    run_rust_tests(*TARGETS, *all_features())
 
 
 def stubs() -> None:
@@ -168,7 +237,7 @@ def stubs() -> None:
 
 def drop_in() -> None:
     build()
-    pytest(PYTHON, "tests/python")
+    pytest(PYTHON, *WORKERS, "tests/python")
 
 
 def suites() -> None:
@@ -177,8 +246,27 @@ def suites() -> None:
     call(sys.executable, "scripts/suites.py", *full)
 
 
+def interop() -> None:
+    """Django's engines and the Rust crate on the same sessions; the README has the table."""
+    for version in ("4.2", "5.2", "6.1"):
+        try:
+            django_env(version)
+        except Skipped as reason:
+            skips.append(str(reason))
+    # The matrix prints one table, so one process runs it; the others need not wait for each other.
+    pytest(PYTHON, "tests/interop", "-k", "not matrix", *WORKERS, **cargo_env())
+    pytest(PYTHON, "tests/interop/test_matrix.py", **cargo_env())
+    python("scripts/interop_table.py", "--check")
+
+
 def demo() -> None:
-    call("make", "--no-print-directory", "demo-check")
+    # With the features of the tests, whose build is there, instead of those that the demo needs.
+    cargo("build", "--example", "shared_login", *all_features())
+    call(
+        *("make", "--no-print-directory", "demo-check"),
+        DEMO_SERVICE=str(ROOT / "target/debug/examples/shared_login"),
+        LD_LIBRARY_PATH=libraries(),
+    )
 
 
 # ------------------------------------------------------------------------------------------- steps
@@ -206,8 +294,11 @@ TESTS: list[tuple[str, Callable[[], object]]] = [
         "rustdoc",
         lambda: cargo("doc", "--no-deps", "--all-features", RUSTDOCFLAGS="-D warnings"),
     ),
-    ("cargo test, no features", lambda: cargo("test", *TARGETS, "--no-default-features")),
-    ("cargo test, all features", lambda: cargo("test", *TARGETS, *all_features())),
+    (
+        "cargo test, no features",
+        lambda: run_rust_tests(*TARGETS, "--no-default-features"),
+    ),
+    ("cargo test, all features", rust_tests),
     ("cargo test, documentation", lambda: cargo("test", "--doc", *all_features())),
     ("build of the Python package", build),
     ("stubs against the module", stubs),
@@ -215,9 +306,13 @@ TESTS: list[tuple[str, Callable[[], object]]] = [
     ("wheel for every Python", wheel),
     *((f"pytest, Django {version}", partial(django, version)) for version in envs.DJANGOS),
     ("suites of Django and of packages over each engine", suites),
-    ("interop with each Django", lambda: pytest(PYTHON, "tests/interop")),
+    ("interop with each Django", interop),
     ("demo-check", demo),
 ]
+# What deny.toml allows, where the tool is (`cargo install --locked cargo-deny`).
+# Its advisories need the network.
+if shutil.which("cargo-deny"):
+    LINT.append(("cargo deny", lambda: cargo("deny", "check", "licenses", "bans", "sources")))
 # Without these nothing else can run.
 FIRST: list[tuple[str, Callable[[], object]]] = [
     ("servers", lambda: call(sys.executable, "scripts/install_servers.py")),

@@ -3,21 +3,47 @@
 //! [`SessionStore`] is what every engine does. An engine brings six operations; `create`, `save`, `cycle_key` and
 //! `flush`, which decide what may replace what, are the same for all.
 
+#[cfg(feature = "_cache")]
+pub mod cache;
+#[cfg(feature = "_sql")]
+pub mod cached_db;
 #[cfg(feature = "_sql")]
 pub mod db;
 pub mod file;
+#[cfg(feature = "signed_cookies")]
+pub mod signed_cookies;
 
 #[cfg(feature = "_async")]
 use async_trait::async_trait;
 
+#[cfg(feature = "_cache")]
+use crate::caches::{CacheError, format::FormatError};
 use crate::crypto::RandomError;
 #[cfg(feature = "_async")]
-use crate::serializers::json::Object;
+use crate::session::Data;
 use crate::session::{DecodeError, SessionError};
 #[cfg(feature = "_async")]
 use crate::session::{Session, SessionKey};
 
 /// Why a store did not do what it was asked.
+///
+/// ```
+/// # #[cfg(feature = "file")]
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use django_sessions::backends::{SessionStore, StoreError, file::FileStore};
+/// use django_sessions::session::Session;
+/// # use django_sessions::{crypto::SecretKeys, settings::Settings};
+/// # let folder = tempfile::tempdir()?;
+/// # let store = FileStore::in_directory(folder.path(), Settings::new(SecretKeys::new("secret")))?;
+///
+/// let mut session = Session::new();
+/// store.save(&mut session).await?;
+/// store.delete(session.key().expect("it was saved")).await?; // a logout in another request
+/// assert!(matches!(store.save(&mut session).await, Err(StoreError::Deleted)));
+/// # Ok(()) }
+/// # #[cfg(not(feature = "file"))]
+/// # fn main() {}
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -31,18 +57,101 @@ pub enum StoreError {
     /// The session's expiry cannot be read, so there is no telling when it ends.
     #[error("the session cannot be stored")]
     Session(#[from] SessionError),
+    /// A part of the response, such as its streamed body, still holds the request's session, which is to be saved now.
+    #[error("the session is still in use: drop its guard before the handler returns")]
+    InUse,
+    /// Something needs the request's session, as `CSRF_USE_SESSIONS` does, and no layer gave it one. Django:
+    /// `ImproperlyConfigured`.
+    #[cfg(feature = "_layer")]
+    #[error("the request has no session: put the layer of sessions around this one")]
+    NoSession,
+    /// The settings of a cookie hold characters that no header can.
+    #[cfg(feature = "_layer")]
+    #[error(
+        "no header can hold the cookie: there are control characters in the settings of its name, domain or path"
+    )]
+    Cookie,
     /// There is no randomness for a new key.
     #[error("no new session key could be made")]
     Random(#[from] RandomError),
+    /// The key of a signed cookie is its content, so none can be chosen: save the session in place of that.
+    #[cfg(feature = "signed_cookies")]
+    #[error("the key of a signed cookie is its content, which `save` makes; none can be chosen")]
+    KeyNotChosen,
+    /// The file engine takes no key with other characters than Django's own, which could leave the directory. Django:
+    /// `InvalidSessionKey`, a response with status 400.
+    #[cfg(feature = "file")]
+    #[error("a session file's key has only the characters a to z and 0 to 9")]
+    InvalidKey,
+    /// A session's file holds more than any session may. Django has no such limit.
+    #[cfg(feature = "file")]
+    #[error("the session's file has more than {max_size} bytes; raise `max_inflated` to accept it")]
+    FileTooLarge {
+        /// The limit, in bytes.
+        max_size: u64,
+    },
+    /// The file system refused: no space, no permission, no such directory. Where Django logs nothing and goes on.
+    #[cfg(feature = "file")]
+    #[error("the session's file cannot be read or written")]
+    File(#[source] std::io::Error),
+    /// The cache refused, or could not be reached.
+    #[cfg(feature = "_cache")]
+    #[error("the session cache failed")]
+    Cache(#[from] CacheError),
+    /// What the cache holds is no session, or is in another format than the settings say. Django: an empty session.
+    #[cfg(feature = "_cache")]
+    #[error("the cached session cannot be read")]
+    Format(#[source] FormatError),
+    /// So many new keys were taken that the cache must be failing without a word. Django: `RuntimeError`.
+    #[cfg(feature = "_cache")]
+    #[error("no new session key could be stored; it is likely that the cache is unavailable")]
+    NoFreeKey,
     /// The database refused, or could not be reached.
     #[cfg(feature = "_sql")]
     #[error("the session database failed")]
     Database(#[from] sqlx::Error),
 }
 
+#[cfg(feature = "_cache")]
+impl From<FormatError> for StoreError {
+    fn from(error: FormatError) -> Self {
+        match error {
+            FormatError::Value(error) => Self::Session(error),
+            error => Self::Format(error),
+        }
+    }
+}
+
 /// A place where sessions are kept under their keys.
 ///
 /// Object-safe, and shared by all requests: `Arc<dyn SessionStore>` or a generic, as you like.
+///
+/// ```
+/// # #[cfg(feature = "file")]
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use django_sessions::backends::{SessionStore, StoreError, file::FileStore};
+/// use django_sessions::session::Session;
+/// # use django_sessions::{crypto::SecretKeys, settings::Settings};
+/// # let folder = tempfile::tempdir()?;
+/// # let store = FileStore::in_directory(folder.path(), Settings::new(SecretKeys::new("secret")))?;
+///
+/// async fn log_in(store: &dyn SessionStore, session: &mut Session, user: &str) -> Result<(), StoreError> {
+///     session.insert("user", user)?;
+///     store.cycle_key(session).await // under a new key
+/// }
+///
+/// let mut session = Session::new();
+/// store.save(&mut session).await?;
+/// let before = session.key().cloned();
+/// log_in(&store, &mut session, "ada").await?;
+/// assert_ne!(session.key(), before.as_ref());
+///
+/// let session = store.load(session.key().expect("it was saved")).await?;
+/// assert_eq!(session.get::<String>("user")?.as_deref(), Some("ada"));
+/// # Ok(()) }
+/// # #[cfg(not(feature = "file"))]
+/// # fn main() {}
+/// ```
 #[cfg(feature = "_async")]
 #[async_trait]
 pub trait SessionStore: Send + Sync {
@@ -82,7 +191,7 @@ pub trait SessionStore: Send + Sync {
                 if error.is_suspicious() {
                     tracing::warn!(target: "django.security.SuspiciousSession", ?key, "Session data corrupted");
                 }
-                Ok(Session::with_data(Some(key.clone()), Object::new()))
+                Ok(Session::with_data(Some(key.clone()), Data::new()))
             }
             loaded => loaded,
         }

@@ -1,7 +1,12 @@
 //! Base64 as CPython's `binascii` and `base64` modules read it, which is what Django relies on.
 
+use std::sync::LazyLock;
+
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::{Simd, general_purpose::NO_PAD};
+
+/// Looks at 32 bytes at once where the processor can.
+static URL_SAFE_NO_PAD: LazyLock<Simd> = LazyLock::new(|| Simd::url_safe(NO_PAD));
 
 /// What is wrong with base64 text, in CPython's two cases. Python: `binascii.Error`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +23,11 @@ pub enum Base64Error {
 /// URL-safe text without padding (`django.core.signing.b64_encode`).
 pub(crate) fn urlsafe_encode(data: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(data)
+}
+
+/// The same at the end of `text`.
+pub(crate) fn urlsafe_encode_onto(text: &mut String, data: &[u8]) {
+    URL_SAFE_NO_PAD.encode_string(data, text);
 }
 
 /// Reads what `django.core.signing.b64_decode` reads, which adds the padding that was left out.

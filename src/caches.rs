@@ -1,7 +1,9 @@
-//! Caches that sessions can be kept in, as in `django.core.cache.backends` (features `redis`, `memcached`).
+//! Caches that sessions can be kept in, as in `django.core.cache.backends` (features `redis`, `memcached`, `filebased`,
+//! `locmem`; the database cache comes with `sqlite`, `postgres` and `mysql`).
 //!
-//! [`Cache`] holds bytes under keys that [`KeyLayout`] makes as Django does. Django's caches pickle what they store;
-//! reading and writing those pickles comes with the cache engines, in a later release.
+//! [`Cache`] holds bytes under keys that [`KeyLayout`] makes as Django does. Django's caches pickle what they store: the
+//! bytes are that pickle, and each cache brings the wrapping that Django gives it there (memcached's flags, base64 in a
+//! table, zlib in a file).
 //!
 //! ```
 //! use django_sessions::caches::{CACHED_DB_KEY_PREFIX, CACHE_KEY_PREFIX, KeyLayout};
@@ -15,11 +17,20 @@
 //! assert_eq!(KeyLayout::new("shop", 2).make_key(&session), "shop:2:django.contrib.sessions.cached_dbjf8x0zq3a7k2");
 //! ```
 
+#[cfg(feature = "_sql")]
+pub mod db;
+#[cfg(feature = "filebased")]
+pub mod filebased;
+pub mod format;
+#[cfg(feature = "locmem")]
+pub mod locmem;
 #[cfg(feature = "memcached")]
 pub mod memcached;
 #[cfg(feature = "redis")]
 pub mod redis;
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -30,24 +41,74 @@ pub const CACHE_KEY_PREFIX: &str = "django.contrib.sessions.cache";
 /// What stands before a session's key in `django.contrib.sessions.backends.cached_db` (its `KEY_PREFIX`).
 pub const CACHED_DB_KEY_PREFIX: &str = "django.contrib.sessions.cached_db";
 
-/// `KEY_PREFIX` and `VERSION` of one of Django's `CACHES`; by default none, and 1.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// `KEY_PREFIX`, `VERSION` and `KEY_FUNCTION` of one of Django's `CACHES`; by default none, 1 and Django's own.
+#[derive(Clone)]
 pub struct KeyLayout {
     key_prefix: String,
     version: i64,
+    function: Option<Arc<KeyFunction>>,
 }
+
+type KeyFunction = dyn Fn(&str, &str, i64) -> String + Send + Sync;
 
 impl KeyLayout {
     /// The layout of a cache with these two settings.
     pub fn new(key_prefix: impl Into<String>, version: i64) -> Self {
-        Self { key_prefix: key_prefix.into(), version }
+        Self { key_prefix: key_prefix.into(), version, function: None }
+    }
+
+    /// Makes keys with `function` in place of Django's, for a project with a `KEY_FUNCTION`. It gets what Django's gets:
+    /// the key, the prefix and the version.
+    ///
+    /// ```
+    /// use django_sessions::caches::KeyLayout;
+    ///
+    /// // def make_key(key, key_prefix, version):
+    /// //     return f"{key_prefix}/v{version}/{key}"
+    /// let layout = KeyLayout::new("shop", 2).with_function(|key, prefix, version| format!("{prefix}/v{version}/{key}"));
+    /// assert_eq!(layout.make_key("greeting"), "shop/v2/greeting");
+    /// ```
+    #[must_use]
+    pub fn with_function(
+        mut self,
+        function: impl Fn(&str, &str, i64) -> String + Send + Sync + 'static,
+    ) -> Self {
+        self.function = Some(Arc::new(function));
+        self
     }
 
     /// The key as the server knows it (`django.core.cache.backends.base.default_key_func`).
     pub fn make_key(&self, key: &str) -> String {
-        format!("{}:{}:{key}", self.key_prefix, self.version)
+        match &self.function {
+            Some(function) => function(key, &self.key_prefix, self.version),
+            None => format!("{}:{}:{key}", self.key_prefix, self.version),
+        }
     }
 }
+
+impl fmt::Debug for KeyLayout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyLayout")
+            .field("key_prefix", &self.key_prefix)
+            .field("version", &self.version)
+            .field("has_function", &self.function.is_some())
+            .finish()
+    }
+}
+
+/// Of two functions only one and the same is equal.
+impl PartialEq for KeyLayout {
+    fn eq(&self, other: &Self) -> bool {
+        let functions_agree = match (&self.function, &other.function) {
+            (None, None) => true,
+            (Some(one), Some(another)) => Arc::ptr_eq(one, another),
+            _ => false,
+        };
+        functions_agree && self.key_prefix == other.key_prefix && self.version == other.version
+    }
+}
+
+impl Eq for KeyLayout {}
 
 impl Default for KeyLayout {
     fn default() -> Self {
@@ -58,6 +119,14 @@ impl Default for KeyLayout {
 /// How long to wait for a server before giving up.
 ///
 /// A request waits for its session, so a server that is gone must be found out soon: one second each by default.
+///
+/// ```
+/// use django_sessions::caches::TimeLimits;
+/// use std::time::Duration;
+///
+/// let limits = TimeLimits { response: Duration::from_millis(200), ..TimeLimits::default() };
+/// assert_eq!(limits.connect, Duration::from_secs(1));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeLimits {
     /// Until there is a connection.
@@ -76,32 +145,91 @@ impl Default for TimeLimits {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CacheError {
-    /// memcached takes no such key. Django: `InvalidCacheKey`. The key is not shown: it can be a login.
-    #[error("memcached takes no key of more than 250 bytes, nor one with spaces or control characters")]
+    /// The cache takes no such key: memcached none of more than 250 bytes, nor one with spaces or control characters, and
+    /// a cache table none of more than 255 characters. Django: `InvalidCacheKey`, from memcached, which its engines take
+    /// for a missing session when they load. The key is not shown: it can be a login.
+    #[error("the cache takes no such key: it is too long, or has spaces or control characters")]
     InvalidKey,
+    /// The server takes no value of this size; memcached's limit is 1 MB unless `-I` says otherwise. What was under the
+    /// key before is gone then too: memcached sees to that, so that no older value is taken for the saved one.
+    #[error("the cache server takes no value of {size} bytes")]
+    TooLarge {
+        /// Of the value, in bytes.
+        size: usize,
+    },
+    /// What is stored there is no value that Django's cache of this kind writes for a session. Django: some exception or
+    /// other, which its engines take for a missing session when they load.
+    #[error("what the cache holds under the key cannot be read: {0}")]
+    Unreadable(&'static str),
+    /// memcached holds something there whose flags do not say that it is a pickle.
+    #[error("what memcached holds under the key is {what} by its flags ({flags}), not a pickle")]
+    Flags {
+        /// As stored.
+        flags: u32,
+        /// What pymemcache or pylibmc would read it as.
+        what: &'static str,
+    },
     /// There was no connection, or no answer, within the [`TimeLimits`].
     #[error("the cache server took longer than {limit:?}")]
     TimedOut {
         /// The limit that ran out.
         limit: Duration,
     },
+    /// The cache's settings cannot be used as they are.
+    #[error("{0}")]
+    Settings(String),
+    /// Redis refused the login, or what this user wants to do.
+    #[cfg(feature = "redis")]
+    #[error("Redis refuses: {advice}")]
+    Login {
+        /// What to do about it.
+        advice: &'static str,
+        /// What Redis said. It never repeats a password.
+        source: ::redis::RedisError,
+    },
     /// Redis refused, or could not be reached.
     #[cfg(feature = "redis")]
     #[error("Redis failed")]
     Redis(#[from] ::redis::RedisError),
-    /// memcached refused, or could not be reached. It refuses values over its limit, 1 MB unless `-I` says otherwise.
+    /// memcached refused, or could not be reached.
     #[cfg(feature = "memcached")]
     #[error("memcached failed")]
     Memcached(#[from] async_memcached::Error),
+    /// The database refused, or could not be reached.
+    #[cfg(feature = "_sql")]
+    #[error("the database of the cache table failed")]
+    Database(#[from] sqlx::Error),
+    /// A file could not be read or written.
+    #[error("the cache's files could not be read or written")]
+    Io(#[from] std::io::Error),
 }
 
 /// A server that keeps bytes under keys for some time.
 ///
-/// Keys are the server's own: see [`KeyLayout::make_key`]. Timeouts are whole seconds, fractions are cut, and `None` is
-/// for ever. With less than a second nothing is kept: `set`, `replace` and `touch` then take away what is there, as
-/// Django's timeouts of 0 and below.
+/// Keys are the server's own: see [`KeyLayout::make_key`]. A timeout of `None` is for ever. With one of 0 nothing is
+/// kept: `set`, `replace` and `touch` then take away what is there, as Django's timeouts of 0 and below. Fractions of a
+/// second are as in Django's cache of the kind: Redis and memcached cut them off (so that less than a second is 0), the
+/// database cache rounds the end down to a second, files and the in-process map keep them.
 ///
 /// Object-safe, and shared by all requests. A call that is dropped before its end disturbs no other.
+///
+/// ```
+/// # #[cfg(feature = "locmem")]
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+///
+/// use django_sessions::caches::Cache;
+/// use django_sessions::caches::locmem::{LocMemCache, LocMemSettings};
+///
+/// let cache: &dyn Cache = &LocMemCache::open(&LocMemSettings::default())?;
+/// assert!(!cache.replace(":1:visits", b"1", None).await?, "nothing is there");
+/// assert!(cache.add(":1:visits", b"1", Some(Duration::from_secs(60))).await?);
+/// assert!(!cache.add(":1:visits", b"2", None).await?, "taken");
+/// assert!(cache.delete(":1:visits").await?);
+/// # Ok(()) }
+/// # #[cfg(not(feature = "locmem"))]
+/// # fn main() {}
+/// ```
 #[async_trait]
 pub trait Cache: Send + Sync {
     /// Stores `value`, unless there is one under `key`: then nothing changes and the answer is `false`.
@@ -140,4 +268,11 @@ pub trait Cache: Send + Sync {
     /// # Errors
     /// Each [`CacheError`].
     async fn touch(&self, key: &str, timeout: Option<Duration>) -> Result<bool, CacheError>;
+}
+
+/// When a value ends that is stored `now`, in seconds since 1970 (`BaseCache.get_backend_timeout`). With a timeout of 0
+/// that is a second ago, so that no clock's grain keeps it alive.
+#[cfg(any(feature = "filebased", feature = "locmem"))]
+fn ends_at(now: f64, timeout: Option<Duration>) -> Option<f64> {
+    timeout.map(|timeout| if timeout.is_zero() { now - 1.0 } else { now + timeout.as_secs_f64() })
 }

@@ -122,7 +122,7 @@ pub const RANDOM_STRING_CHARS: &str = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNO
 /// The operating system gave no random bytes.
 #[derive(Debug, thiserror::Error)]
 #[error("the operating system gave no random bytes")]
-pub struct RandomError(#[source] getrandom::Error);
+pub struct RandomError(#[source] pub(crate) getrandom::Error);
 
 /// `length` characters drawn evenly from `allowed_chars`, from the operating system's randomness.
 ///
@@ -158,6 +158,15 @@ pub fn get_random_string(length: usize, allowed_chars: &str) -> Result<String, R
 /// A `SECRET_KEY` and its `SECRET_KEY_FALLBACKS`: the first signs, all of them verify.
 ///
 /// `Debug` shows how many there are and nothing else.
+///
+/// ```
+/// use django_sessions::crypto::SecretKeys;
+///
+/// // SECRET_KEY = "today's key"; SECRET_KEY_FALLBACKS = ["yesterday's key"]
+/// let keys = SecretKeys::new("today's key").with_fallbacks(["yesterday's key"]);
+/// assert_eq!(keys.current(), b"today's key");
+/// assert!(!format!("{keys:?}").contains("today"));
+/// ```
 #[derive(Clone)]
 pub struct SecretKeys {
     keys: Vec<Box<[u8]>>,
@@ -184,6 +193,11 @@ impl SecretKeys {
     /// The keys that only verify.
     pub fn fallbacks(&self) -> impl Iterator<Item = &[u8]> {
         self.keys[1..].iter().map(AsRef::as_ref)
+    }
+
+    /// Other keys made of these: those of cookies that are not sessions (`django.core.signing.get_cookie_signer`).
+    pub(crate) fn prefixed(&self, prefix: &[u8]) -> Self {
+        Self { keys: self.keys.iter().map(|key| [prefix, key].concat().into()).collect() }
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &[u8]> {

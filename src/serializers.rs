@@ -3,3 +3,6 @@
 pub mod json;
 #[cfg(feature = "legacy")]
 pub mod legacy;
+#[cfg(feature = "msgpack")]
+pub mod msgpack;
+pub mod pickle;

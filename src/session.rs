@@ -3,32 +3,36 @@
 //! ```
 //! use django_sessions::crypto::SecretKeys;
 //! use django_sessions::session::{Codec, Session};
-//! use django_sessions::settings::SessionSettings;
+//! use django_sessions::settings::Settings;
 //! use jiff::Timestamp;
 //!
-//! let codec = Codec::new(&SessionSettings::new(SecretKeys::new("the site's SECRET_KEY")));
+//! let codec = Codec::new(&Settings::new(SecretKeys::new("the site's SECRET_KEY")));
 //! let mut session = Session::new();
 //! session.insert("cart", &["tea", "jam"])?;
 //!
 //! // What the db engine keeps in the column `session_data`:
-//! let session_data = codec.encode(&session, Timestamp::now());
+//! let session_data = codec.encode(&session, Timestamp::now())?;
 //! let read = Session::with_data(None, codec.decode(&session_data)?);
 //! assert_eq!(read.get::<Vec<String>>("cart")?.unwrap(), ["tea", "jam"]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod data;
+
+pub use data::{Data, Key, Value, ValueError};
+
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use jiff::{SignedDuration, Timestamp, civil, fmt::temporal::DateTimeParser};
+use jiff::{SignedDuration, Timestamp, civil, fmt::temporal::DateTimeParser, tz::TimeZone};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::Digest;
 
 use crate::crypto::{RandomError, get_random_string};
-use crate::serializers::json::{self, Object, RawValue};
-use crate::settings::SessionSettings;
+use crate::serializers::json::{self, RawValue};
+use crate::settings::Settings;
 use crate::signing::{SigningError, TimestampSigner};
 
 /// The alphabet of session keys: one case only, since some file systems know no other.
@@ -41,6 +45,15 @@ const TEST_COOKIE_VALUE: &str = "worked";
 /// A session key that Django would accept: at least 8 characters, of any kind.
 ///
 /// Whoever knows it is logged in, so `Debug` shows the first characters of its SHA-256 in its place.
+///
+/// ```
+/// use django_sessions::session::SessionKey;
+///
+/// assert!(SessionKey::new("short").is_none());
+/// let key = SessionKey::new("jf8x0zq3a7k2").expect("8 characters or more");
+/// assert_eq!(key.as_str(), "jf8x0zq3a7k2");
+/// assert!(!format!("{key:?}").contains("jf8x"));
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SessionKey(String);
 
@@ -85,16 +98,25 @@ pub enum Expiry {
 }
 
 /// Why a value of a session could not be read or written.
+///
+/// ```
+/// use django_sessions::session::Session;
+///
+/// let mut session = Session::new();
+/// session.insert("name", "ada")?;
+/// assert_eq!(session.get::<u8>("name").unwrap_err().to_string(), "session value \"name\"");
+/// # Ok::<(), django_sessions::session::SessionError>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// The value under `key` is not what was asked for, or cannot be written as JSON.
+    /// The value under `key` is not what was asked for, or has no form in the format of the store.
     #[error("session value {key:?}")]
     Value {
         /// The key of the value.
         key: String,
         /// What is wrong with it.
-        source: json::Error,
+        source: ValueError,
     },
     /// `_session_expiry` is neither a number nor the ISO 8601 text of a moment. Django raises `ValueError`.
     #[error("_session_expiry is neither a number of seconds nor the ISO 8601 text of a moment")]
@@ -103,12 +125,24 @@ pub enum SessionError {
 
 /// A session, as `request.session` is in Django.
 ///
-/// Values stay JSON text until [`get`](Self::get) asks for them, and go back to the letter if nobody replaces them.
+/// Values stay what the store holds until [`get`](Self::get) asks for them, and go back unchanged if nobody replaces them.
 /// `accessed` and `modified` turn true where Django turns them. `Debug` shows keys, never values.
+///
+/// ```
+/// use django_sessions::session::Session;
+///
+/// let mut session = Session::new();
+/// assert!(!session.accessed() && !session.modified());
+/// session.get::<u32>("visits")?;
+/// assert!(session.accessed() && !session.modified());
+/// session.insert("visits", &1)?;
+/// assert!(session.modified());
+/// # Ok::<(), django_sessions::session::SessionError>(())
+/// ```
 #[derive(Default)]
 pub struct Session {
     key: Option<SessionKey>,
-    data: Object,
+    data: Data,
     /// Reading sets it too, and a session must be `Sync`.
     accessed: AtomicBool,
     modified: bool,
@@ -121,8 +155,8 @@ impl Session {
     }
 
     /// A session as a store holds it.
-    pub fn with_data(key: Option<SessionKey>, data: Object) -> Self {
-        Self { key, data, ..Self::default() }
+    pub fn with_data(key: Option<SessionKey>, data: impl Into<Data>) -> Self {
+        Self { key, data: data.into(), ..Self::default() }
     }
 
     /// The key, once the session was stored.
@@ -136,9 +170,36 @@ impl Session {
     }
 
     /// All values, in order. Counts as access.
-    pub fn data(&self) -> &Object {
+    pub fn data(&self) -> &Data {
         self.accessed.store(true, Ordering::Relaxed);
         &self.data
+    }
+
+    /// All values, for stores, which do not access them in Django's sense.
+    #[cfg(feature = "signed_cookies")]
+    pub(crate) fn values(&self) -> &Data {
+        &self.data
+    }
+
+    /// All values as they are to be stored. Without `USE_TZ`, whose [`Settings::naive_time_zone`] is given, Django cannot
+    /// read the end of a session that has a time zone.
+    pub(crate) fn values_to_store(&self, naive: Option<&TimeZone>) -> Cow<'_, Data> {
+        let end = naive.and_then(|zone| Some(self.end_with_time_zone()?.to_zoned(zone.clone())));
+        let Some(end) = end else { return Cow::Borrowed(&self.data) };
+        let text = end.strftime(isoformat_of(end.timestamp())).to_string();
+        let mut data = self.data.clone();
+        data.insert(EXPIRY_KEY, RawValue::new(&text).expect("text has a JSON form"));
+        Cow::Owned(data)
+    }
+
+    fn end_with_time_zone(&self) -> Option<Timestamp> {
+        let text: String = self.data.get(EXPIRY_KEY)?.to().ok()?;
+        PARSER.parse_timestamp(&text).ok()
+    }
+
+    #[cfg(feature = "file")]
+    pub(crate) fn into_data(self) -> Data {
+        self.data
     }
 
     /// Whether any value was read or written (Django's `accessed`): the response then varies on the cookie.
@@ -176,20 +237,28 @@ impl Session {
     /// # Errors
     /// [`SessionError::Value`] when the value is no `T`.
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, SessionError> {
-        self.get_raw(key).map(RawValue::to).transpose().map_err(|source| value_error(key, source))
+        self.get_value(key).map(Value::to).transpose().map_err(|source| value_error(key, source))
     }
 
-    /// The text of the value under `key`, whatever it is.
-    pub fn get_raw(&self, key: &str) -> Option<&RawValue> {
+    /// The value under `key`, whatever it is, in the format that it was read in.
+    pub fn get_value(&self, key: &str) -> Option<&Value> {
         self.data().get(key)
+    }
+
+    /// The JSON text of the value under `key`, whatever it is.
+    ///
+    /// # Errors
+    /// [`SessionError::Value`] when the value has no JSON form, as some that Python pickled.
+    pub fn get_raw(&self, key: &str) -> Result<Option<Cow<'_, RawValue>>, SessionError> {
+        self.get_value(key).map(Value::to_json).transpose().map_err(|source| value_error(key, source))
     }
 
     /// Whether there is a value under `key`.
     pub fn contains_key(&self, key: &str) -> bool {
-        self.get_raw(key).is_some()
+        self.get_value(key).is_some()
     }
 
-    /// The keys, in order. In one that is not Unicode (it holds a lone surrogate) U+FFFD stands for the rest.
+    /// The keys, in order, as [`Data::iter`] shows them.
     pub fn keys(&self) -> impl Iterator<Item = Cow<'_, str>> {
         self.data().iter().map(|(key, _)| key)
     }
@@ -199,19 +268,36 @@ impl Session {
     /// # Errors
     /// [`SessionError::Value`] when `value` has no JSON form; the session is unchanged then.
     pub fn insert<T: Serialize + ?Sized>(&mut self, key: &str, value: &T) -> Result<(), SessionError> {
-        let value = RawValue::new(value).map_err(|source| value_error(key, source))?;
+        let value = RawValue::new(value).map_err(|source| value_error(key, source.into()))?;
         self.insert_raw(key, value);
         Ok(())
     }
 
     /// Puts JSON text under `key`. Returns the value that it replaces.
-    pub fn insert_raw(&mut self, key: &str, value: RawValue) -> Option<RawValue> {
+    pub fn insert_raw(&mut self, key: &str, value: RawValue) -> Option<Value> {
+        self.insert_value(key, value)
+    }
+
+    /// Puts a value of any format under `key`. Returns the value that it replaces.
+    ///
+    /// A store converts it to its own format. What has no form there is refused when the session is saved.
+    ///
+    /// ```
+    /// use django_sessions::serializers::pickle::Value;
+    /// use django_sessions::session::Session;
+    ///
+    /// let mut session = Session::new();
+    /// session.insert_value("total", Value::decimal("19.90")?); // for caches, which hold pickles
+    /// assert_eq!(session.get::<String>("total")?.as_deref(), Some("19.90"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn insert_value(&mut self, key: &str, value: impl Into<Value>) -> Option<Value> {
         self.touch();
         self.data.insert(key, value)
     }
 
     /// Takes the value under `key` out. Sets `modified` only if there was one, as Django's `pop`.
-    pub fn remove(&mut self, key: &str) -> Option<RawValue> {
+    pub fn remove(&mut self, key: &str) -> Option<Value> {
         *self.accessed.get_mut() = true;
         let removed = self.data.remove(key);
         self.modified |= removed.is_some();
@@ -221,7 +307,7 @@ impl Session {
     /// Takes all values out; the key stays. To end a session, use its store's `flush`.
     pub fn clear(&mut self) {
         self.touch();
-        self.data = Object::new();
+        self.data = Data::new();
     }
 
     /// Sets a value by which a later request knows that the browser accepts cookies.
@@ -240,6 +326,22 @@ impl Session {
     }
 
     /// Sets when this session ends; `None` leaves it to the settings. A moment is stored as UTC, in ISO 8601.
+    ///
+    /// ```
+    /// # use django_sessions::{crypto::SecretKeys, session::{Expiry, Session}, settings::Settings};
+    /// let settings = Settings::new(SecretKeys::new("the site's SECRET_KEY"));
+    /// let now = "2026-11-23T12:00:00Z".parse()?;
+    ///
+    /// let mut session = Session::new();
+    /// assert_eq!(session.expiry_age(&settings, now)?, 1_209_600, "SESSION_COOKIE_AGE");
+    /// session.set_expiry(Some(Expiry::Seconds(300)));
+    /// assert_eq!(session.expiry_age(&settings, now)?, 300);
+    /// session.set_expiry(Some(Expiry::At("2026-11-24T12:00:00Z".parse()?)));
+    /// assert_eq!(session.expiry_age(&settings, now)?, 86_400);
+    /// session.set_expiry(Some(Expiry::BrowserClose));
+    /// assert!(session.expires_at_browser_close(&settings)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn set_expiry(&mut self, expiry: Option<Expiry>) {
         let value = match expiry {
             None => {
@@ -254,13 +356,14 @@ impl Session {
     }
 
     /// What [`set_expiry`](Self::set_expiry) or Django's set. A moment without an offset is one in
-    /// [`SessionSettings::time_zone`].
+    /// [`Settings::time_zone`].
     ///
     /// # Errors
     /// [`SessionError::Expiry`] when the value is of another kind.
-    pub fn expiry(&self, settings: &SessionSettings) -> Result<Option<Expiry>, SessionError> {
-        let Some(value) = self.get_raw(EXPIRY_KEY) else { return Ok(None) };
-        if let Ok(seconds) = value.to::<f64>() {
+    pub fn expiry(&self, settings: &Settings) -> Result<Option<Expiry>, SessionError> {
+        let Some(value) = self.get_value(EXPIRY_KEY) else { return Ok(None) };
+        // To Python, true and false are 1 and 0.
+        if let Ok(seconds) = value.to::<f64>().or_else(|_| value.to::<bool>().map(f64::from)) {
             return match seconds.is_finite() {
                 true if seconds == 0.0 => Ok(Some(Expiry::BrowserClose)),
                 // Fractions of a second are cut: no cookie can carry them.
@@ -280,7 +383,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`expiry`](Self::expiry).
-    pub fn expiry_age(&self, settings: &SessionSettings, now: Timestamp) -> Result<i64, SessionError> {
+    pub fn expiry_age(&self, settings: &Settings, now: Timestamp) -> Result<i64, SessionError> {
         Ok(match self.expiry(settings)? {
             None | Some(Expiry::BrowserClose) => settings.session_cookie_age,
             Some(Expiry::Seconds(seconds)) => seconds,
@@ -295,20 +398,24 @@ impl Session {
     ///
     /// # Errors
     /// As [`expiry`](Self::expiry), also when the moment is beyond the calendar.
-    pub fn expiry_date(&self, settings: &SessionSettings, now: Timestamp) -> Result<Timestamp, SessionError> {
-        let seconds = match self.expiry(settings)? {
+    pub fn expiry_date(&self, settings: &Settings, now: Timestamp) -> Result<Timestamp, SessionError> {
+        let life = match self.expiry(settings)? {
             Some(Expiry::At(moment)) => return Ok(moment),
-            Some(Expiry::Seconds(seconds)) => seconds,
-            None | Some(Expiry::BrowserClose) => settings.session_cookie_age,
+            // Here Django has a use for fractions of a second.
+            Some(Expiry::Seconds(seconds)) => {
+                let exact = self.get(EXPIRY_KEY).ok().flatten().unwrap_or(seconds as f64);
+                SignedDuration::try_from_secs_f64(exact).map_err(|_| SessionError::Expiry)?
+            }
+            None | Some(Expiry::BrowserClose) => SignedDuration::from_secs(settings.session_cookie_age),
         };
-        now.checked_add(SignedDuration::from_secs(seconds)).map_err(|_| SessionError::Expiry)
+        now.checked_add(life).map_err(|_| SessionError::Expiry)
     }
 
     /// Whether the cookie is to end with the browser (Django's `get_expire_at_browser_close`).
     ///
     /// # Errors
     /// As [`expiry`](Self::expiry).
-    pub fn expires_at_browser_close(&self, settings: &SessionSettings) -> Result<bool, SessionError> {
+    pub fn expires_at_browser_close(&self, settings: &Settings) -> Result<bool, SessionError> {
         Ok(match self.expiry(settings)? {
             None => settings.session_expire_at_browser_close,
             Some(expiry) => expiry == Expiry::BrowserClose,
@@ -332,22 +439,23 @@ impl fmt::Debug for Session {
     }
 }
 
-fn value_error(key: &str, source: json::Error) -> SessionError {
+fn value_error(key: &str, source: ValueError) -> SessionError {
     SessionError::Value { key: key.to_owned(), source }
 }
 
 /// Python's `datetime.isoformat()` of a moment in UTC: microseconds only if there are any.
 fn isoformat(moment: Timestamp) -> String {
-    let format = if moment.subsec_microsecond() == 0 && moment.subsec_millisecond() == 0 {
-        "%FT%T+00:00"
-    } else {
-        "%FT%T.%6f+00:00"
-    };
-    moment.strftime(format).to_string()
+    format!("{}+00:00", moment.strftime(isoformat_of(moment)))
 }
 
-fn parse_moment(text: &str, settings: &SessionSettings) -> Option<Timestamp> {
-    const PARSER: DateTimeParser = DateTimeParser::new();
+fn isoformat_of(moment: Timestamp) -> &'static str {
+    let whole = moment.subsec_microsecond() == 0 && moment.subsec_millisecond() == 0;
+    if whole { "%FT%T" } else { "%FT%T.%6f" }
+}
+
+const PARSER: DateTimeParser = DateTimeParser::new();
+
+fn parse_moment(text: &str, settings: &Settings) -> Option<Timestamp> {
     if let Ok(moment) = PARSER.parse_timestamp(text) {
         return Some(moment);
     }
@@ -380,26 +488,32 @@ impl DecodeError {
 #[derive(Clone, Debug)]
 pub struct Codec {
     signer: TimestampSigner,
+    naive_time_zone: Option<TimeZone>,
 }
 
 impl Codec {
     /// A codec with the keys, salt and limits of `settings`.
-    pub fn new(settings: &SessionSettings) -> Self {
+    pub fn new(settings: &Settings) -> Self {
         let signer = TimestampSigner::new(&settings.secret_keys, &settings.key_salt);
-        Self { signer: signer.max_inflated(settings.max_inflated) }
+        let naive_time_zone = settings.naive_time_zone().cloned();
+        Self { signer: signer.max_inflated(settings.max_inflated), naive_time_zone }
     }
 
     /// The session's values as signed text, compressed where that makes it shorter. `now` becomes part of it.
-    pub fn encode(&self, session: &Session, now: Timestamp) -> String {
-        self.signer.sign_object(&session.data.to_vec(), true, now)
+    ///
+    /// # Errors
+    /// [`SessionError::Value`] names the key of a value that has no JSON form.
+    pub fn encode(&self, session: &Session, now: Timestamp) -> Result<String, SessionError> {
+        let values = session.values_to_store(self.naive_time_zone.as_ref());
+        Ok(self.signer.sign_object(&values.to_json()?, true, now))
     }
 
     /// The values in signed text; how long ago it was signed does not matter, the store knows when a session ends.
     ///
     /// # Errors
     /// Each [`DecodeError`] says what is wrong; Django goes on with an empty session.
-    pub fn decode(&self, session_data: &str) -> Result<Object, DecodeError> {
-        Ok(Object::parse(&self.signer.unsign_object(session_data, None)?)?)
+    pub fn decode(&self, session_data: &str) -> Result<Data, DecodeError> {
+        Ok(Data::from_json(&self.signer.unsign_object(session_data, None)?)?)
     }
 }
 
@@ -407,9 +521,10 @@ impl Codec {
 mod tests {
     use super::*;
     use crate::crypto::SecretKeys;
+    use crate::serializers::json::Object;
 
-    fn settings() -> SessionSettings {
-        SessionSettings::new(SecretKeys::new("secret"))
+    fn settings() -> Settings {
+        Settings::new(SecretKeys::new("secret"))
     }
 
     fn session(expiry: &str) -> Session {
@@ -458,11 +573,13 @@ mod tests {
         assert_eq!(read("-5"), (-5, false));
         assert_eq!(read("0"), (1_209_600, true));
         assert_eq!(read("null"), (1_209_600, false));
+        assert_eq!(read("true"), (1, false));
+        assert_eq!(read("false"), (1_209_600, true));
         assert_eq!(read("\"2026-11-23T12:01:00+00:00\""), (59, false));
         assert_eq!(read("\"2026-11-23T14:01:00.500000+02:00\""), (60, false));
         assert_eq!(read("\"2026-11-23 12:01:00.500000\""), (60, false), "no offset: the settings' time zone");
         assert_eq!(read("\"2026-11-23T12:00:00+00:00\""), (-1, false), "downwards, as Python");
-        for wrong in ["[]", "\"soon\"", "NaN", "true", "\"\"", "{}"] {
+        for wrong in ["[]", "\"soon\"", "NaN", "\"\"", "{}"] {
             assert!(session(wrong).expiry(&settings).is_err(), "{wrong}");
         }
     }
@@ -472,7 +589,8 @@ mod tests {
         let written = |expiry| {
             let mut session = Session::new();
             session.set_expiry(Some(expiry));
-            String::from_utf8(session.get_raw("_session_expiry").unwrap().as_bytes().to_vec()).unwrap()
+            String::from_utf8(session.get_raw("_session_expiry").unwrap().unwrap().as_bytes().to_vec())
+                .unwrap()
         };
         assert_eq!(written(Expiry::Seconds(60)), "60");
         assert_eq!(written(Expiry::BrowserClose), "0");

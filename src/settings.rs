@@ -1,6 +1,44 @@
 //! What a Django project's settings say about sessions, with Django's defaults.
+//!
+//! The Django project writes them into a file, `manage.py export_session_settings --output session.json`, and
+//! [`Settings::from_file`] reads it:
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use django_sessions::settings::{Engine, Settings};
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("session.json");
+//! # std::fs::write(&path, r#"{"version": 1, "secret_key": "x", "session_engine": "cached_db"}"#)?;
+//! let settings = Settings::from_file(path)?;
+//! assert_eq!(settings.session_engine, Engine::CachedDb);
+//! # Ok(()) }
+//! ```
+
+mod auth;
+mod cache;
+#[cfg(feature = "_async")]
+mod connect;
+mod env;
+mod error;
+mod file;
+mod tree;
+
+#[cfg(feature = "_sql")]
+pub use crate::backends::db::DatabaseSettings;
+pub use auth::{
+    AuthSettings, CsrfSettings, DerivedTable, MessagesSettings, PasswordHasher, PermissionTables, PkType,
+};
+pub use cache::{CacheBackend, CacheSettings, KeyFunction, MakeKey};
+pub use error::SettingsError;
+pub use file::FileFormat;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
 
 use jiff::tz::TimeZone;
+use serde::{Deserialize, Deserializer, de};
 
 use crate::crypto::SecretKeys;
 use crate::signing::DEFAULT_MAX_INFLATED;
@@ -11,18 +49,34 @@ use crate::signing::DEFAULT_MAX_INFLATED;
 ///
 /// ```
 /// use django_sessions::crypto::SecretKeys;
-/// use django_sessions::settings::SessionSettings;
+/// use django_sessions::settings::Settings;
 ///
-/// let mut settings = SessionSettings::new(SecretKeys::new("the site's SECRET_KEY"));
+/// let mut settings = Settings::new(SecretKeys::new("the site's SECRET_KEY"));
 /// settings.session_cookie_secure = true;
 /// assert_eq!(settings.session_cookie_name, "sessionid");
 /// assert!(!format!("{settings:?}").contains("the site's"));
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct SessionSettings {
+pub struct Settings {
     /// `SECRET_KEY` and `SECRET_KEY_FALLBACKS`. They have no default.
     pub secret_keys: SecretKeys,
+    /// `SESSION_ENGINE`: [`Engine::Db`].
+    pub session_engine: Engine,
+    /// `SESSION_CACHE_ALIAS`: `default`. Which of `caches` the cache and cached_db engines use.
+    pub session_cache_alias: String,
+    /// `SESSION_FILE_PATH`: none, for Python's `tempfile.gettempdir()`. The folder of the file engine.
+    pub session_file_path: Option<PathBuf>,
+    /// Alias of the database that holds the session table, which Django asks `DATABASE_ROUTERS` for: `default`.
+    pub session_database: String,
+    /// `CACHES`: none.
+    pub caches: BTreeMap<String, CacheSettings>,
+    /// What stands before a session's key in a cache, if an engine class of the project's own has its own
+    /// `cache_key_prefix`: none, for Django's two.
+    pub cache_key_prefix: Option<String>,
+    /// `DATABASES`: none.
+    #[cfg(feature = "_sql")]
+    pub databases: BTreeMap<String, DatabaseSettings>,
     /// `SESSION_COOKIE_NAME`: `sessionid`.
     pub session_cookie_name: String,
     /// `SESSION_COOKIE_AGE` in seconds: two weeks.
@@ -46,17 +100,68 @@ pub struct SessionSettings {
     /// Time zone of times that carry none: UTC, as in Django with `USE_TZ = True`. With `USE_TZ = False` it is
     /// `TIME_ZONE`, and databases then hold times in it.
     pub time_zone: TimeZone,
+    /// `USE_TZ`: yes. Without it, Django compares moments that have no time zone, and fails on an end of a session that has
+    /// one; so this crate writes the end that [`set_expiry`](crate::session::Session::set_expiry) gives in `time_zone` then.
+    pub use_tz: bool,
     /// Salt of what the db, cached_db and file engines sign: `django.contrib.sessions.` and the `__qualname__` of the
     /// engine's class, which is `SessionStore` unless the project has an engine of its own.
     pub key_salt: String,
     /// Table of the db engine: `django_session`, or that of a custom session model.
     pub db_table: String,
+    /// Schema of that table, where it is not the connection's own: none. Or write both as Django users do, with the
+    /// quotes between them: `shop"."django_session`.
+    pub db_schema: Option<String>,
     /// How many bytes the compressed data of a session may inflate to: 16 MiB. Django has no such limit.
     pub max_inflated: usize,
+    /// Users and logins.
+    pub auth: AuthSettings,
+    /// `CSRF_*`.
+    pub csrf: CsrfSettings,
+    /// `django.contrib.messages`.
+    pub messages: MessagesSettings,
+}
+
+/// `SESSION_ENGINE`: where sessions are kept. An engine class of the project's own is the one that it is derived from,
+/// with [`key_salt`](Settings::key_salt) and [`db_table`](Settings::db_table) of its own.
+///
+/// ```
+/// use django_sessions::settings::Engine;
+///
+/// assert_eq!(Engine::default().name(), "db");
+/// assert_eq!(Engine::CachedDb.name(), "cached_db");
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Engine {
+    /// In a table of a database.
+    #[default]
+    Db,
+    /// In a cache only.
+    Cache,
+    /// In a table, with a cache before it.
+    CachedDb,
+    /// In a folder, one file a session.
+    File,
+    /// In the cookie itself.
+    SignedCookies,
+}
+
+impl Engine {
+    /// Its name in Django, the last word of `django.contrib.sessions.backends.cached_db`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Db => "db",
+            Self::Cache => "cache",
+            Self::CachedDb => "cached_db",
+            Self::File => "file",
+            Self::SignedCookies => "signed_cookies",
+        }
+    }
 }
 
 /// The `SameSite` attribute of a cookie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub enum SameSite {
     /// Sent with requests from this site and when a link leads to it.
@@ -67,11 +172,24 @@ pub enum SameSite {
     None,
 }
 
-impl SessionSettings {
+impl Settings {
+    /// The time zone of moments that have none, if Django knows no others (`USE_TZ = False`).
+    pub(crate) fn naive_time_zone(&self) -> Option<&TimeZone> {
+        (!self.use_tz).then_some(&self.time_zone)
+    }
+
     /// Django's defaults, with these keys.
     pub fn new(secret_keys: SecretKeys) -> Self {
         Self {
             secret_keys,
+            session_engine: Engine::Db,
+            session_cache_alias: "default".to_owned(),
+            session_file_path: None,
+            session_database: "default".to_owned(),
+            caches: BTreeMap::new(),
+            cache_key_prefix: None,
+            #[cfg(feature = "_sql")]
+            databases: BTreeMap::new(),
             session_cookie_name: "sessionid".to_owned(),
             session_cookie_age: 60 * 60 * 24 * 7 * 2,
             session_cookie_domain: None,
@@ -83,9 +201,98 @@ impl SessionSettings {
             session_save_every_request: false,
             authentication_backends: vec!["django.contrib.auth.backends.ModelBackend".to_owned()],
             time_zone: TimeZone::UTC,
+            use_tz: true,
             key_salt: "django.contrib.sessions.SessionStore".to_owned(),
             db_table: "django_session".to_owned(),
+            db_schema: None,
             max_inflated: DEFAULT_MAX_INFLATED,
+            auth: AuthSettings::default(),
+            csrf: CsrfSettings::default(),
+            messages: MessagesSettings::default(),
         }
+    }
+}
+
+/// A password. `Debug` does not show it.
+///
+/// In a settings file it is a text, or `{ env = "NAME" }` for that of an environment variable.
+///
+/// ```
+/// use django_sessions::settings::Secret;
+///
+/// let password = Secret::new("hush");
+/// assert_eq!(format!("{password:?}"), "Secret(..)");
+/// assert_eq!(password.expose(), "hush");
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// A password that is known here.
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(secret.into())
+    }
+
+    /// The password, for the one who asks for it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "a text, or { env = \"NAME\" }")]
+        enum Form {
+            Text(String),
+            Variable { env: String },
+        }
+        match Form::deserialize(deserializer)? {
+            Form::Text(text) => Ok(Self(text)),
+            Form::Variable { env } => std::env::var(&env)
+                .map(Self)
+                .map_err(|_| de::Error::custom(format!("the environment variable {env} is not set"))),
+        }
+    }
+}
+
+/// A value, or `false` where there is to be none.
+fn none_or<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: de::DeserializeOwned,
+{
+    match tree::Tree::deserialize(deserializer)? {
+        tree::Tree::Bool(false) => Ok(None),
+        value => T::deserialize(value).map(Some).map_err(|fault| match fault.key.as_str() {
+            "" => de::Error::custom(fault),
+            key => de::Error::custom(format!("{key}: {fault}")),
+        }),
+    }
+}
+
+/// A time zone by its name, if there is one.
+#[cfg(feature = "_sql")]
+pub(crate) fn some_time_zone<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<TimeZone>, D::Error> {
+    let name = Option::<String>::deserialize(deserializer)?;
+    name.map(|name| time_zone(&name)).transpose().map_err(de::Error::custom)
+}
+
+/// A time zone by its name in the IANA database, as Django's `TIME_ZONE`.
+fn time_zone(name: &str) -> Result<TimeZone, String> {
+    match name {
+        // Also where there is no such database.
+        "UTC" => Ok(TimeZone::UTC),
+        name => TimeZone::get(name).map_err(|_| {
+            format!("this system knows no time zone {name:?}; install tzdata, or name one such as \"Europe/Berlin\"")
+        }),
     }
 }

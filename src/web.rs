@@ -1,8 +1,52 @@
-//! Sessions in web services.
+//! Sessions in web services: `request.session` for axum and every other service of tower, and for actix-web.
 
+#[cfg(all(feature = "_layer", feature = "_sql"))]
+mod auth;
 pub mod cookies;
+#[cfg(feature = "_layer")]
+mod csrf;
+#[cfg(feature = "_layer")]
+mod form;
+#[cfg(feature = "_layer")]
+mod messages;
+#[cfg(feature = "_layer")]
+mod session;
 
 #[cfg(feature = "actix")]
 pub mod actix;
 #[cfg(feature = "axum")]
 pub mod axum;
+#[cfg(feature = "tower")]
+pub mod tower;
+
+#[cfg(all(feature = "_layer", feature = "_sql"))]
+pub use auth::{Auth, LoginRequired, Refusal, RequireUser};
+#[cfg(feature = "_layer")]
+pub use csrf::{Csrf, CsrfOptions};
+#[cfg(feature = "_layer")]
+pub use messages::Messages;
+#[cfg(feature = "_layer")]
+pub use session::{Session, SessionGuard, SharedStore};
+
+#[cfg(feature = "_layer")]
+use crate::backends::StoreError;
+
+/// Status and text of the response in place of the handler's when its session could not be read or saved.
+#[cfg(feature = "_layer")]
+fn failure(error: &StoreError) -> (u16, &'static str) {
+    match error {
+        // Django's SessionInterrupted.
+        StoreError::Deleted => (
+            400,
+            "The request's session was deleted before the request completed. The user may have logged out in a \
+             concurrent request, for example.",
+        ),
+        error => {
+            tracing::error!(
+                error = error as &dyn std::error::Error,
+                "the session could not be read or saved"
+            );
+            (500, "The session could not be read or saved.")
+        }
+    }
+}

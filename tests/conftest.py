@@ -11,7 +11,7 @@ import servers
 # `make test` takes the default, and for the older and newer Django releases the quick one;
 # `make test-full` takes the full one for all.
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=200)
-hypothesis.settings.register_profile("default", deadline=None, max_examples=1_000)
+hypothesis.settings.register_profile("default", deadline=None, max_examples=500)
 hypothesis.settings.register_profile("full", deadline=None, max_examples=20_000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
@@ -42,6 +42,9 @@ redis_server = _server_fixture("redis")
 redis_password_server = _server_fixture("redis+password")
 redis_tls_server = _server_fixture("redis+tls")
 redis_maxmemory_server = _server_fixture("redis+maxmemory")
+redis_replicas_server = _server_fixture("redis_replicas")
+redis_sentinel_server = _server_fixture("redis_sentinel")
+redis_cluster_server = _server_fixture("redis_cluster")
 postgres_server = _server_fixture("postgres")
 mariadb_server = _server_fixture("mariadb")
 memcached_server = _server_fixture("memcached")

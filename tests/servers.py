@@ -146,12 +146,15 @@ class Server:
         self.prepare()
         # Somebody may take the port between our look and the server's bind: then another one.
         for _ in range(PORT_TRIES):
-            self.port = free_port()
+            self.port = self.choose_port()
             if self.launch():
                 return
         raise ServerError(
             f"{self.name} ended {PORT_TRIES} times while starting; at last it said:\n{self.log()}"
         )
+
+    def choose_port(self) -> int:
+        return free_port()
 
     def launch(self) -> bool:
         """Starts the program on self.port; False when it ended before it was ready."""
@@ -321,6 +324,180 @@ class Redis(Server):
         return address
 
 
+class Member(Redis):
+    """One of the servers of a group below, with settings of its own."""
+
+    def __init__(self, group: "Group", **settings: str) -> None:
+        super().__init__(group.program, group.wanted, group.running)
+        self.more = {name.replace("_", "-"): text.split() for name, text in settings.items()}
+
+    def settings(self) -> dict[str, list[str]]:
+        login = {"masterauth": [self.password]} if "password" in self.wanted else {}
+        return super().settings() | login | self.more
+
+    def say(self, *words: str) -> str:
+        """What it answers to a command, or the beginning of it."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(self.socket())
+            if "password" in self.wanted:
+                connection.sendall(request("AUTH", self.password))
+                connection.recv(4096)
+            connection.sendall(request(*words))
+            return connection.recv(16384).decode()
+
+    def wait_for(self, line: str, *words: str) -> None:
+        """Until the answer to a command has this line."""
+        deadline = time.monotonic() + READY_WITHIN
+        while line not in self.say(*words).split("\r\n"):
+            if time.monotonic() > deadline:
+                raise ServerError(f"{self.name} has no {line} in {' '.join(words)}: {self.log()}")
+            time.sleep(0.02)
+
+
+def request(*words: str) -> bytes:
+    """A command in Redis's protocol."""
+    parts = (f"${len(word.encode())}\r\n{word}\r\n" for word in words)
+    return f"*{len(words)}\r\n{''.join(parts)}".encode()
+
+
+class Group(Server):
+    """Several Redis servers that know each other. Each option is one of all of them."""
+
+    programs, package = Redis.programs, Redis.package
+    options: ClassVar = {"password": None}
+
+    def __init__(self, program: str, options: set[str], running: dict[str, Server]) -> None:
+        super().__init__(program, options, running)
+        self.members: list[Server] = []
+
+    def add(self, member: Server) -> Server:
+        self.members.append(member)
+        member.start()
+        return member
+
+    def add_primary_and_replicas(self, replicas: int) -> None:
+        primary = self.add(Member(self, repl_diskless_sync_delay="0"))
+        for _ in range(replicas):
+            self.add(Member(self, replicaof=f"{HOST} {primary.port}")).wait_for(
+                "master_link_status:up", "INFO", "replication"
+            )
+
+    def stop(self) -> None:
+        for member in reversed(self.members):
+            member.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def describe(self) -> dict:
+        members = [member.describe() for member in self.members]
+        of_all = {f"{name}s": [member[name] for member in members] for name in ("port", "pid")}
+        urls = [member["url"] for member in members if "url" in member]
+        return {**members[0], **of_all, "folder": str(self.folder), "urls": ",".join(urls)}
+
+
+class RedisReplicas(Group):
+    """A primary and two replicas, in this order."""
+
+    name = "redis_replicas"
+
+    def start(self) -> None:
+        self.add_primary_and_replicas(2)
+
+
+class Sentinel(Server):
+    """One of those that watch the primary of a RedisSentinel."""
+
+    def __init__(self, group: Group) -> None:
+        super().__init__(group.program, group.wanted, group.running)
+        self.primary = group.members[0]
+
+    name = "sentinel"
+
+    def prepare(self) -> None:
+        watched = "mymaster"
+        lines = [
+            f"sentinel monitor {watched} {HOST} {self.primary.port} 2",
+            f"sentinel down-after-milliseconds {watched} 500",
+            f"sentinel failover-timeout {watched} 3000",
+        ]
+        if "password" in self.wanted:
+            lines.append(f'sentinel auth-pass {watched} "{Redis.password}"')
+            lines.append(f'requirepass "{PASSWORD}"')
+        self.write("sentinel.conf", "\n".join(lines) + "\n")
+
+    def command(self) -> list[str]:
+        # It writes what it finds out into this file.
+        settings = {"port": str(self.port), "bind": HOST, "dir": str(self.folder)}
+        words = (word for name, text in settings.items() for word in (f"--{name}", text))
+        return [self.program, str(self.folder / "sentinel.conf"), "--sentinel", *words]
+
+    def is_ready(self) -> bool:
+        return self.knows("sentinels=1")
+
+    def knows(self, what: str) -> bool:
+        login = request("AUTH", PASSWORD) if "password" in self.wanted else b""
+        answer = b""
+        with contextlib.suppress(OSError), socket.create_connection((HOST, self.port), 2) as guest:
+            guest.sendall(login + request("INFO"))
+            guest.settimeout(2)
+            while b"master0:" not in answer or not answer.endswith(b"\r\n"):
+                if not (more := guest.recv(16384)):
+                    break
+                answer += more
+        return f"process_id:{self.process.pid}\r\n".encode() in answer and what.encode() in answer
+
+    def address(self) -> dict:
+        return {"socket": None}
+
+
+class RedisSentinel(Group):
+    """A primary and a replica, and three sentinels that call it `mymaster`: two of them are enough
+    to make the replica the primary. With a password, theirs is another: `sentinel_password`."""
+
+    name = "redis_sentinel"
+
+    def start(self) -> None:
+        self.add_primary_and_replicas(1)
+        sentinels = [self.add(Sentinel(self)) for _ in range(3)]
+        deadline = time.monotonic() + READY_WITHIN
+        while not all(sentinel.knows("slaves=1,sentinels=3") for sentinel in sentinels):
+            if time.monotonic() > deadline:
+                raise ServerError(f"the sentinels do not find each other: {sentinels[0].log()}")
+            time.sleep(0.1)
+
+    def describe(self) -> dict:
+        return {**super().describe(), "sentinel_password": PASSWORD}
+
+
+class ClusterNode(Member):
+    """It has a second port for the other nodes, which is 10,000 above its own."""
+
+    def choose_port(self) -> int:
+        while True:
+            port = free_port()
+            with contextlib.suppress(OSError, OverflowError), socket.socket() as probe:
+                probe.bind((HOST, port + 10_000))
+                return port
+
+
+class RedisCluster(Group):
+    """A Redis Cluster of three primaries."""
+
+    name = "redis_cluster"
+
+    def start(self) -> None:
+        slots, nodes = 16384, 3
+        for number in range(nodes):
+            node = self.add(ClusterNode(self, cluster_enabled="yes", cluster_node_timeout="2000"))
+            own = range(number * slots // nodes, (number + 1) * slots // nodes)
+            node.say("CLUSTER", "ADDSLOTS", *map(str, own))
+            node.say("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
+            node.say("CLUSTER", "MEET", HOST, str(self.members[0].port))
+        for node in self.members:
+            for line in ("cluster_state:ok", f"cluster_known_nodes:{nodes}"):
+                node.wait_for(line, "CLUSTER", "INFO")
+
+
 class Memcached(Server):
     name, programs, package = "memcached", ("memcached",), "memcached"
 
@@ -333,6 +510,17 @@ class Memcached(Server):
     def address(self) -> dict:
         # It listens on a port or a socket, not on both.
         return {"url": f"memcache://{HOST}:{self.port}", "socket": None}
+
+
+class MemcachedThree(Group):
+    """Three memcached servers, which know nothing of each other."""
+
+    name, programs, package = "memcached_three", Memcached.programs, Memcached.package
+    options: ClassVar = {}
+
+    def start(self) -> None:
+        for _ in range(3):
+            self.add(Memcached(self.program, set(), self.running))
 
 
 class Postgres(Server):
@@ -403,9 +591,11 @@ class PgBouncer(Server):
             "listen_port": self.port,
             "unix_socket_dir": self.folder,
             "pool_mode": "transaction",
-            "auth_type": "scram-sha-256",
+            # Not the slowest, for tests connect often. It is SCRAM with the PostgreSQL behind it.
+            "auth_type": "md5",
             "auth_file": users,
-            "ignore_startup_parameters": "extra_float_digits",  # sqlx and JDBC send it
+            # Fewer servers than clients, so that clients change between servers.
+            "default_pool_size": 4,
         }
         text = f"[databases]\n* = host={HOST} port={self.running['postgres'].port}\n[pgbouncer]\n"
         text += "".join(f"{key} = {value}\n" for key, value in settings.items())
@@ -436,13 +626,13 @@ class MariaDB(Server):
             )
         self.run(
             *(install, "--no-defaults", f"--datadir={self.folder / 'data'}", "--skip-test-db"),
-            "--auth-root-authentication-method=normal",
+            *("--auth-root-authentication-method=normal", f"--tmpdir={self.folder}"),
         )
         self.write(
             "first.sql",
             "CREATE DATABASE IF NOT EXISTS django CHARACTER SET utf8mb4;\n"
             f"CREATE USER IF NOT EXISTS '{USER}'@'%' IDENTIFIED BY '{PASSWORD}';\n"
-            f"GRANT ALL ON *.* TO '{USER}'@'%';\n",
+            f"GRANT ALL ON *.* TO '{USER}'@'%' WITH GRANT OPTION;\n",
         )
 
     def command(self) -> list[str]:
@@ -450,6 +640,8 @@ class MariaDB(Server):
             *(self.program, "--no-defaults", f"--datadir={self.folder / 'data'}"),
             *(f"--bind-address={HOST}", f"--port={self.port}", f"--socket={self.socket()}"),
             *(f"--init-file={self.folder / 'first.sql'}", "--skip-log-bin", "--skip-name-resolve"),
+            # Whoever starts deletes the temporary tables that are there.
+            f"--tmpdir={self.folder}",
             # The data dies with the test: nothing needs to reach the disk.
             *("--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0"),
         ]
@@ -469,7 +661,11 @@ class MariaDB(Server):
 
 
 SERVERS: dict[str, type[Server]] = {
-    server.name: server for server in (Redis, Postgres, MariaDB, Memcached, PgBouncer)
+    server.name: server
+    for server in (
+        *(Redis, RedisReplicas, RedisSentinel, RedisCluster),
+        *(Postgres, MariaDB, Memcached, MemcachedThree, PgBouncer),
+    )
 }
 
 

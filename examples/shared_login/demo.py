@@ -3,6 +3,8 @@
     demo.py run      starts both, for you to look at; Ctrl-C stops them
     demo.py check    plays the same story without a person, in headless Chromium
 
+Either takes --store: where the sessions are kept.
+
 Standard library only. `make demo` and `make demo-check` build what is needed and call this.
 """
 
@@ -14,7 +16,8 @@ import time
 from pathlib import Path
 
 from servers import CHECKOUT, PASSWORD, USERNAME, DemoError, Servers, find_service, free_port
-from story import check
+from stores import STORES
+from story import check_all
 
 WELCOME = f"""
 Two doors are open. Ctrl-C closes both.
@@ -23,6 +26,7 @@ Two doors are open. Ctrl-C closes both.
   Rust      {{rust}}/
   User      {USERNAME}
   Password  {PASSWORD}
+  Sessions  {{kept}}
 
 What to try
   1. Log in on Django, then open the Rust address: it greets you by name.
@@ -30,20 +34,24 @@ What to try
   3. Log out in Rust: Django knows nobody any more.
   4. Log in from two browsers and change the password in one: both servers refuse the other.
 
-Their logs are .demo/django.log and .demo/rust.log.
+Their logs are .demo/{{store}}/django.log and .demo/{{store}}/rust.log.
 """
 
 
-def run():
+def run(store):
     """Until Ctrl-C, or until a server stops."""
     service = find_service()
     ports = free_port(8000), free_port(8001)
-    with Servers(CHECKOUT / ".demo", service, *ports) as servers:
-        print("Preparing the database and the user in .demo/", flush=True)
+    with Servers(CHECKOUT / ".demo" / store, service, *ports, store) as servers:
+        print(f"Preparing the database and the user in .demo/{store}/", flush=True)
         servers.prepare()
         print("Starting both servers", flush=True)
         servers.start()
-        print(WELCOME.format(django=servers.django, rust=servers.rust), flush=True)
+        kept = servers.store.kept
+        print(
+            WELCOME.format(django=servers.django, rust=servers.rust, kept=kept, store=store),
+            flush=True,
+        )
         while True:
             servers.check_alive()
             time.sleep(0.3)
@@ -61,10 +69,14 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("run", help="start both servers")
+    run_parser = commands.add_parser("run", help="start both servers")
     check_parser = commands.add_parser("check", help="play the story without a person")
     check_parser.add_argument(
         "--pictures", type=Path, metavar="FOLDER", help="save the README's pictures there"
+    )
+    run_parser.add_argument("--store", default="sqlite", help=f"one of {', '.join(STORES)}")
+    check_parser.add_argument(
+        "--store", default="all", help=f"all, or one of {', '.join(STORES)}; default: all"
     )
     arguments = parser.parse_args()
 
@@ -77,8 +89,9 @@ def main():
         return 2
     try:
         if arguments.command == "check":
-            return check(arguments.pictures)
-        run()
+            names = list(STORES) if arguments.store == "all" else [arguments.store]
+            return check_all(names, arguments.pictures)
+        run(arguments.store)
     except DemoError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

@@ -11,6 +11,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import stores
+
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
 MANAGE = HERE / "site" / "manage.py"
@@ -19,29 +21,42 @@ USERNAME = "ada"
 PASSWORD = "two-doors"  # the demo's own; it opens nothing but the demo
 READY_WITHIN = 30  # seconds
 
+# Of the Rust crate, for every store that the demo has.
+FEATURES = "axum,file,memcached,postgres,redis,signed_cookies,sqlite,toml"
+
 
 class DemoError(Exception):
     """What went wrong and what to do about it."""
 
 
 class Servers:
-    """Django and the Rust service on one SQLite file in `folder`; leaving it stops both."""
+    """Django and the Rust service on one store of sessions; leaving it stops both, and the store's
+    server. Files are in `folder`."""
 
-    def __init__(self, folder, service, django_port, rust_port):
+    def __init__(self, folder, service, django_port, rust_port, store="sqlite"):
         self.service = service
+        self.store = stores.find(store)
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "sessions").mkdir(parents=True, exist_ok=True)
+        # For Rust; made by Django.
+        self.settings = self.folder / "sessions.toml"
+        self.private = None
+        url = None
+        if self.store.server:
+            self.private, url = stores.start_server(self.store.server)
         self.database = self.folder / "db.sqlite3"
         self.django = f"http://127.0.0.1:{django_port}"
         self.rust = f"http://127.0.0.1:{rust_port}"
         self.processes = {}
         self.environment = {
             **os.environ,
-            "DJANGO_SECRET_KEY": secret_key(self.folder / "secret_key"),
+            "SECRET_KEY": secret_key(self.folder / "secret_key"),
             "DJANGO_SETTINGS_MODULE": "shop.settings",
             "DEMO_DATABASE": str(self.database),
             "DEMO_DJANGO_PORT": str(django_port),
             "DEMO_RUST_PORT": str(rust_port),
+            "DEMO_SETTINGS": str(self.settings),
+            **stores.environment(self.store, self.folder, url),
             "PYTHONUNBUFFERED": "1",
             "PYTHONUTF8": "1",
         }
@@ -65,10 +80,22 @@ class Servers:
             raise DemoError(f"manage.py {arguments[0]} failed.\n{done.stdout or ''}")
         return done.stdout
 
+    def child(self, command):
+        """A command of manage.py that is talked to over its standard input and output."""
+        return subprocess.Popen(
+            [sys.executable, MANAGE, command],
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+        )
+
     def prepare(self, quiet=False):
-        """The tables and the user."""
-        self.manage("migrate", "--no-input", *(["-v0"] if quiet else []))
+        """The tables and the user, and what Rust is to know of Django's settings."""
+        self.manage("migrate", "--no-input", *(["-v0"] if quiet else []), quiet=quiet)
         self.manage("demo_user", USERNAME, PASSWORD, quiet=quiet)
+        # Secrets stay out of the file: Rust takes them from the environment.
+        self.manage("export_session_settings", "-v0", "--output", self.settings, quiet=quiet)
 
     def start(self):
         port = self.django.rpartition(":")[2]
@@ -103,6 +130,9 @@ class Servers:
                 process.kill()
                 process.wait()
         self.processes.clear()
+        if self.private:
+            self.private.stop()
+            self.private = None
 
     def log(self, name):
         return self.folder / f"{name}.log"
@@ -137,7 +167,7 @@ def find_service():
         if not os.access(service, os.X_OK):
             raise DemoError(f"DEMO_SERVICE is {service}, and that is no program.")
         return service
-    command = ["cargo", "build", "--example", "shared_login", "--features", "axum,sqlite"]
+    command = ["cargo", "build", "--example", "shared_login", "--features", FEATURES]
     try:
         # Cargo's progress goes to the terminal, the path of what it built comes back as JSON.
         build = subprocess.run(

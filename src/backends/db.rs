@@ -6,11 +6,11 @@
 //! use django_sessions::backends::{SessionStore, db::DbStore};
 //! use django_sessions::crypto::SecretKeys;
 //! use django_sessions::session::Session;
-//! use django_sessions::settings::SessionSettings;
+//! use django_sessions::settings::Settings;
 //!
-//! let settings = SessionSettings::new(SecretKeys::new("the site's SECRET_KEY"));
+//! let settings = Settings::new(SecretKeys::new("the site's SECRET_KEY"));
 //! let store = DbStore::connect("sqlite::memory:", settings).await?;
-//! # let django_sessions::backends::db::Pool::Sqlite(pool) = store.pool() else { unreachable!() };
+//! # let pool = store.pool().sqlite().unwrap();
 //! # sqlx::query("CREATE TABLE django_session (session_key TEXT PRIMARY KEY, session_data TEXT, expire_date TEXT)").execute(pool).await?;
 //!
 //! let mut session = Session::new();
@@ -24,149 +24,26 @@
 //! # fn main() {}
 //! ```
 
+mod clear;
+mod pool;
+mod settings;
+
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::AssertSqlSafe;
 
+use self::clear::ClearStatements;
+pub use self::clear::{ClearOptions, ClearProgress};
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(crate) use self::pool::Borrowed;
+pub(crate) use self::pool::{Kind, on_pool};
+pub use self::pool::{Pool, Vendor};
+pub use self::settings::{DatabaseEngine, DatabaseOptions, DatabaseSettings, MySqlSsl};
 use super::{SessionStore, StoreError};
-use crate::session::{Codec, Session, SessionKey};
-use crate::settings::SessionSettings;
-
-/// How many expired rows one `DELETE` takes, so that none holds its locks for long.
-const CLEAR_BATCH: u32 = 1000;
-
-/// A pool of connections to one of the databases that Django keeps sessions in.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Pool {
-    /// SQLite 3.
-    #[cfg(feature = "sqlite")]
-    Sqlite(sqlx::SqlitePool),
-    /// PostgreSQL.
-    #[cfg(feature = "postgres")]
-    Postgres(sqlx::PgPool),
-    /// MySQL or MariaDB.
-    #[cfg(feature = "mysql")]
-    MySql(sqlx::MySqlPool),
-}
-
-/// Runs the same code over the pool of whichever database it is.
-macro_rules! on_pool {
-    ($self:expr, $pool:ident => $code:expr) => {
-        match $self {
-            #[cfg(feature = "sqlite")]
-            Pool::Sqlite($pool) => $code,
-            #[cfg(feature = "postgres")]
-            Pool::Postgres($pool) => $code,
-            #[cfg(feature = "mysql")]
-            Pool::MySql($pool) => $code,
-        }
-    };
-}
-pub(crate) use on_pool;
-
-#[cfg(feature = "sqlite")]
-impl From<sqlx::SqlitePool> for Pool {
-    fn from(pool: sqlx::SqlitePool) -> Self {
-        Self::Sqlite(pool)
-    }
-}
-
-#[cfg(feature = "postgres")]
-impl From<sqlx::PgPool> for Pool {
-    fn from(pool: sqlx::PgPool) -> Self {
-        Self::Postgres(pool)
-    }
-}
-
-#[cfg(feature = "mysql")]
-impl From<sqlx::MySqlPool> for Pool {
-    fn from(pool: sqlx::MySqlPool) -> Self {
-        Self::MySql(pool)
-    }
-}
-
-impl Pool {
-    /// Opens a pool at an address such as `sqlite:db.sqlite3` or `postgres://user@host/name`.
-    ///
-    /// # Errors
-    /// When the address is of a database whose feature is off, or nothing answers there. An SQLite file must exist:
-    /// Django's migrations make it.
-    pub async fn connect(url: &str) -> Result<Self, sqlx::Error> {
-        let scheme = url.split(':').next().unwrap_or_default();
-        match scheme {
-            #[cfg(feature = "sqlite")]
-            "sqlite" => {
-                let pool = sqlx::sqlite::SqlitePoolOptions::new();
-                // Every connection to an in-memory database is a database of its own.
-                let pool = if url.contains(":memory:") { pool.max_connections(1) } else { pool };
-                Ok(Self::Sqlite(pool.test_before_acquire(false).connect(url).await?))
-            }
-            #[cfg(feature = "postgres")]
-            "postgres" | "postgresql" => {
-                let pool = sqlx::postgres::PgPoolOptions::new().test_before_acquire(false);
-                Ok(Self::Postgres(pool.connect(url).await?))
-            }
-            #[cfg(feature = "mysql")]
-            "mysql" | "mariadb" => {
-                let pool = sqlx::mysql::MySqlPoolOptions::new().test_before_acquire(false);
-                Ok(Self::MySql(pool.connect(url).await?))
-            }
-            _ => Err(sqlx::Error::Configuration(
-                format!("no database for {scheme:?}: switch the feature sqlite, postgres or mysql on").into(),
-            )),
-        }
-    }
-
-    /// `name` as Django's `quote_name` quotes it: one that is quoted already stays.
-    pub(crate) fn quote_name(&self, name: &str) -> String {
-        let quote = match self {
-            #[cfg(feature = "mysql")]
-            Self::MySql(_) => '`',
-            #[allow(unreachable_patterns, reason = "it is reachable with any other database's feature")]
-            _ => '"',
-        };
-        if name.starts_with(quote) && name.ends_with(quote) {
-            name.to_owned()
-        } else {
-            format!("{quote}{name}{quote}")
-        }
-    }
-
-    /// How the parameter `number` (from 1) of type `cast` is written in SQL.
-    #[cfg_attr(
-        not(feature = "postgres"),
-        allow(unused_variables, reason = "only PostgreSQL numbers and casts")
-    )]
-    pub(crate) fn parameter(&self, number: usize, cast: Option<&str>) -> String {
-        match (self, cast) {
-            #[cfg(feature = "postgres")]
-            (Self::Postgres(_), Some(cast)) => format!("CAST(${number} AS {cast})"),
-            #[cfg(feature = "postgres")]
-            (Self::Postgres(_), None) => format!("${number}"),
-            #[allow(unreachable_patterns, reason = "it is reachable with any other database's feature")]
-            _ => "?".to_owned(),
-        }
-    }
-
-    /// A moment as Django writes it into a column of this database.
-    fn moment(&self, moment: Timestamp, settings: &SessionSettings) -> String {
-        match self {
-            #[cfg(feature = "postgres")]
-            Self::Postgres(_) => moment.to_string(),
-            #[allow(unreachable_patterns, reason = "it is reachable with any other database's feature")]
-            _ => {
-                // Python's `str(datetime)`, in the time zone of the connection: microseconds only if there are any.
-                let local = moment.to_zoned(settings.time_zone.clone());
-                let has_fraction = local.subsec_nanosecond() >= 1000;
-                local.strftime(if has_fraction { "%F %T.%6f" } else { "%F %T" }).to_string()
-            }
-        }
-    }
-}
+use crate::session::{Codec, Session, SessionError, SessionKey};
+use crate::settings::Settings;
 
 /// The statements, made once.
 #[derive(Debug)]
@@ -175,20 +52,29 @@ struct Statements {
     insert: String,
     update: String,
     load: String,
+    load_with_expire_date: String,
     delete: String,
-    clear: String,
+    clear: ClearStatements,
 }
 
 impl Statements {
-    fn new(pool: &Pool, settings: &SessionSettings) -> Self {
-        let table = pool.quote_name(&settings.db_table);
+    fn new(pool: &Pool, settings: &Settings) -> Self {
+        let mut table = pool.quote_name(&settings.db_table);
+        if let Some(schema) = &settings.db_schema {
+            table = format!("{}.{table}", pool.quote_name(schema));
+        }
         let text = |number| pool.parameter(number, None);
         let moment = |number| pool.parameter(number, Some("timestamptz"));
-        let expired = format!("expire_date < {}", moment(1));
+        let lives = format!("session_key = {} AND expire_date > {}", text(1), moment(2));
+        let on_conflict = match pool.vendor() {
+            // Its INSERT IGNORE ignores more than that, and a refusal spoils no transaction there.
+            Vendor::MySql => "",
+            Vendor::Sqlite | Vendor::Postgres => " ON CONFLICT (session_key) DO NOTHING",
+        };
         Self {
             exists: format!("SELECT session_key FROM {table} WHERE session_key = {}", text(1)),
             insert: format!(
-                "INSERT INTO {table} (session_key, session_data, expire_date) VALUES ({}, {}, {})",
+                "INSERT INTO {table} (session_key, session_data, expire_date) VALUES ({}, {}, {}){on_conflict}",
                 text(1),
                 text(2),
                 moment(3)
@@ -199,21 +85,13 @@ impl Statements {
                 moment(2),
                 text(3)
             ),
-            load: format!(
-                "SELECT session_data FROM {table} WHERE session_key = {} AND expire_date > {}",
-                text(1),
-                moment(2)
+            load: format!("SELECT session_data FROM {table} WHERE {lives}"),
+            load_with_expire_date: format!(
+                "SELECT session_data, {} FROM {table} WHERE {lives}",
+                pool.read_moment("expire_date")
             ),
             delete: format!("DELETE FROM {table} WHERE session_key = {}", text(1)),
-            clear: match pool {
-                #[cfg(feature = "mysql")]
-                Pool::MySql(_) => format!("DELETE FROM {table} WHERE {expired} LIMIT {CLEAR_BATCH}"),
-                #[allow(unreachable_patterns, reason = "it is reachable with any other database's feature")]
-                _ => format!(
-                    "DELETE FROM {table} WHERE session_key IN \
-                     (SELECT session_key FROM {table} WHERE {expired} LIMIT {CLEAR_BATCH})"
-                ),
-            },
+            clear: ClearStatements::new(pool, &table),
         }
     }
 }
@@ -224,7 +102,7 @@ impl Statements {
 #[derive(Clone)]
 pub struct DbStore {
     pool: Pool,
-    settings: Arc<SessionSettings>,
+    settings: Arc<Settings>,
     codec: Codec,
     statements: Arc<Statements>,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
@@ -238,7 +116,7 @@ impl fmt::Debug for DbStore {
 
 impl DbStore {
     /// A store over a pool that the caller has.
-    pub fn new(pool: impl Into<Pool>, settings: impl Into<Arc<SessionSettings>>) -> Self {
+    pub fn new(pool: impl Into<Pool>, settings: impl Into<Arc<Settings>>) -> Self {
         let (pool, settings) = (pool.into(), settings.into());
         let statements = Arc::new(Statements::new(&pool, &settings));
         let codec = Codec::new(&settings);
@@ -249,7 +127,7 @@ impl DbStore {
     ///
     /// # Errors
     /// As [`Pool::connect`].
-    pub async fn connect(url: &str, settings: impl Into<Arc<SessionSettings>>) -> Result<Self, StoreError> {
+    pub async fn connect(url: &str, settings: impl Into<Arc<Settings>>) -> Result<Self, StoreError> {
         Ok(Self::new(Pool::connect(url).await?, settings))
     }
 
@@ -266,11 +144,11 @@ impl DbStore {
     }
 
     /// The settings that this store was made with.
-    pub fn settings(&self) -> &Arc<SessionSettings> {
+    pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
     }
 
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         (self.clock)()
     }
 
@@ -278,44 +156,70 @@ impl DbStore {
     fn columns(&self, session: &Session) -> Result<(String, String), StoreError> {
         let now = self.now();
         let expire_date = session.expiry_date(&self.settings, now)?;
-        Ok((self.codec.encode(session, now), self.pool.moment(expire_date, &self.settings)))
+        Ok((self.codec.encode(session, now)?, self.moment(expire_date)))
     }
 
-    /// Runs a statement that gives no rows, and tells how many it touched.
-    async fn execute(&self, statement: &str, parameters: &[&str]) -> Result<u64, sqlx::Error> {
-        on_pool!(&self.pool, pool => {
-            let mut query = sqlx::query(AssertSqlSafe(statement));
-            for parameter in parameters {
-                query = query.bind(*parameter);
-            }
-            Ok(query.execute(pool).await?.rows_affected())
-        })
+    /// A moment as Django writes it into the column `expire_date`.
+    fn moment(&self, moment: Timestamp) -> String {
+        self.pool.moment(moment, &self.settings.time_zone)
     }
 
-    /// The first column of the first row, if there is one.
-    async fn fetch(&self, statement: &str, parameters: &[&str]) -> Result<Option<String>, sqlx::Error> {
-        on_pool!(&self.pool, pool => {
-            let mut query = sqlx::query_scalar(AssertSqlSafe(statement));
-            for parameter in parameters {
-                query = query.bind(*parameter);
-            }
-            query.fetch_optional(pool).await
-        })
+    /// The row of a session that is not over.
+    ///
+    /// # Errors
+    /// When the database fails, or the row's date cannot be read.
+    #[allow(dead_code, reason = "for cached_db, which is there if a cache is")]
+    pub(super) async fn row(&self, key: &SessionKey) -> Result<Option<Row>, StoreError> {
+        if !can_be_stored(key) {
+            return Ok(None);
+        }
+        let (statement, now) = (&self.statements.load_with_expire_date, self.moment(self.now()));
+        let Some((session_data, expire_date)) = self.pool.fetch_two(statement, &[key.as_str(), &now]).await?
+        else {
+            return Ok(None);
+        };
+        let expire_date = self.pool.parse_moment(&expire_date, &self.settings.time_zone);
+        Ok(Some(Row { session_data, expire_date: expire_date.ok_or(SessionError::Expiry)? }))
     }
+
+    /// What a row holds.
+    ///
+    /// # Errors
+    /// [`StoreError::Decode`] when it cannot be read.
+    #[allow(dead_code, reason = "as above")]
+    pub(super) fn decode(&self, key: &SessionKey, row: &Row) -> Result<Session, StoreError> {
+        Ok(Session::with_data(Some(key.clone()), self.codec.decode(&row.session_data)?))
+    }
+}
+
+/// A session's row. Two are equal if nobody has saved the session between their readings.
+#[derive(PartialEq)]
+pub(super) struct Row {
+    session_data: String,
+    pub(super) expire_date: Timestamp,
+}
+
+/// Whether a row can have this key. PostgreSQL has no text with a NUL, and fails when it is asked for one; a visitor can
+/// send one, for Django reads `\000` in a quoted cookie so.
+fn can_be_stored(key: &SessionKey) -> bool {
+    !key.as_str().contains('\0')
 }
 
 #[async_trait]
 impl SessionStore for DbStore {
     #[tracing::instrument(level = "debug", skip_all, fields(?key))]
     async fn exists(&self, key: &SessionKey) -> Result<bool, StoreError> {
-        Ok(self.fetch(&self.statements.exists, &[key.as_str()]).await?.is_some())
+        if !can_be_stored(key) {
+            return Ok(false);
+        }
+        Ok(self.pool.fetch(&self.statements.exists, &[key.as_str()]).await?.is_some())
     }
 
     #[tracing::instrument(level = "debug", skip_all, fields(?key))]
     async fn insert(&self, key: &SessionKey, session: &Session) -> Result<bool, StoreError> {
         let (session_data, expire_date) = self.columns(session)?;
-        match self.execute(&self.statements.insert, &[key.as_str(), &session_data, &expire_date]).await {
-            Ok(_) => Ok(true),
+        match self.pool.execute(&self.statements.insert, &[key.as_str(), &session_data, &expire_date]).await {
+            Ok(rows) => Ok(rows > 0),
             Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -325,14 +229,17 @@ impl SessionStore for DbStore {
     async fn update(&self, key: &SessionKey, session: &Session) -> Result<bool, StoreError> {
         let (session_data, expire_date) = self.columns(session)?;
         let rows =
-            self.execute(&self.statements.update, &[&session_data, &expire_date, key.as_str()]).await?;
+            self.pool.execute(&self.statements.update, &[&session_data, &expire_date, key.as_str()]).await?;
         Ok(rows > 0)
     }
 
     #[tracing::instrument(level = "debug", skip_all, fields(?key))]
     async fn load(&self, key: &SessionKey) -> Result<Session, StoreError> {
-        let now = self.pool.moment(self.now(), &self.settings);
-        match self.fetch(&self.statements.load, &[key.as_str(), &now]).await? {
+        if !can_be_stored(key) {
+            return Ok(Session::new());
+        }
+        let now = self.moment(self.now());
+        match self.pool.fetch(&self.statements.load, &[key.as_str(), &now]).await?.flatten() {
             Some(session_data) => {
                 Ok(Session::with_data(Some(key.clone()), self.codec.decode(&session_data)?))
             }
@@ -342,20 +249,14 @@ impl SessionStore for DbStore {
 
     #[tracing::instrument(level = "debug", skip_all, fields(?key))]
     async fn delete(&self, key: &SessionKey) -> Result<(), StoreError> {
-        self.execute(&self.statements.delete, &[key.as_str()]).await?;
+        if can_be_stored(key) {
+            self.pool.execute(&self.statements.delete, &[key.as_str()]).await?;
+        }
         Ok(())
     }
 
     #[tracing::instrument(level = "debug", skip_all)]
     async fn clear_expired(&self) -> Result<u64, StoreError> {
-        let now = self.pool.moment(self.now(), &self.settings);
-        let mut deleted = 0;
-        loop {
-            let batch = self.execute(&self.statements.clear, &[&now]).await?;
-            deleted += batch;
-            if batch < u64::from(CLEAR_BATCH) {
-                return Ok(deleted);
-            }
-        }
+        self.clear_expired_with(ClearOptions::default(), |_| {}).await
     }
 }

@@ -21,6 +21,14 @@
 //! assert_eq!(file::name("sessionid", "../../etc/passwd"), None);
 //! # Ok::<(), std::io::Error>(())
 //! ```
+//!
+//! [`FileStore`] (feature `file`) is the engine over these steps.
+
+#[cfg(feature = "file")]
+mod store;
+
+#[cfg(feature = "file")]
+pub use store::FileStore;
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, ReadDir};
@@ -81,8 +89,16 @@ pub struct Stored {
 /// # Errors
 /// [`ErrorKind::NotFound`] if there is no such session, and whatever else the file system says.
 pub fn read(path: &Path) -> io::Result<Stored> {
+    read_at_most(path, u64::MAX)
+}
+
+/// [`ErrorKind::FileTooLarge`] for a file of more than `max_size` bytes, before it is read.
+fn read_at_most(path: &Path, max_size: u64) -> io::Result<Stored> {
     let mut file = File::open(path)?;
     let metadata = file.metadata()?;
+    if metadata.len() > max_size {
+        return Err(ErrorKind::FileTooLarge.into());
+    }
     let size = usize::try_from(metadata.len()).map_err(|_| ErrorKind::FileTooLarge)?;
     // A byte more than needed: the read that does not fill it has seen the end. Of a size of 0 the kernel may know
     // better, as of pipes.
@@ -151,9 +167,22 @@ pub fn claim(path: &Path, must_create: bool) -> io::Result<()> {
 /// # Errors
 /// [`ErrorKind::AlreadyExists`] if the key is taken, and whatever else the file system says. There is no new file then.
 pub fn create(path: &Path, contents: &[u8], fsync: bool) -> io::Result<()> {
-    let temporary = Temporary::write(path, contents, fsync)?;
+    create_with(path, contents, Options { fsync, modified: None })
+}
+
+/// How a file is written.
+#[derive(Clone, Copy)]
+struct Options {
+    /// Wait until it is on the disk.
+    fsync: bool,
+    /// When it says that it was written; now, if that is not given.
+    modified: Option<SystemTime>,
+}
+
+fn create_with(path: &Path, contents: &[u8], options: Options) -> io::Result<()> {
+    let temporary = Temporary::write(path, contents, options)?;
     fs::hard_link(&temporary.name, path)?;
-    if fsync {
+    if options.fsync {
         sync_directory(path).inspect_err(|_| drop(fs::remove_file(path)))?;
     }
     Ok(())
@@ -176,8 +205,22 @@ pub fn create(path: &Path, contents: &[u8], fsync: bool) -> io::Result<()> {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn replace(path: &Path, contents: &[u8], fsync: bool) -> io::Result<()> {
-    Temporary::write(path, contents, fsync)?.rename(path)?;
-    if fsync { sync_directory(path) } else { Ok(()) }
+    replace_with(path, contents, Options { fsync, modified: None })
+}
+
+/// As [`replace`], but where no file is (any more), none is made and the answer is `false`.
+#[cfg(feature = "file")]
+fn replace_existing_with(path: &Path, contents: &[u8], options: Options) -> io::Result<bool> {
+    let replaced = Temporary::write(path, contents, options)?.exchange(path)?;
+    if replaced && options.fsync {
+        sync_directory(path)?;
+    }
+    Ok(replaced)
+}
+
+fn replace_with(path: &Path, contents: &[u8], options: Options) -> io::Result<()> {
+    Temporary::write(path, contents, options)?.rename(path)?;
+    if options.fsync { sync_directory(path) } else { Ok(()) }
 }
 
 /// Deletes the file of a session, if there is one.
@@ -231,10 +274,13 @@ struct Temporary {
 }
 
 impl Temporary {
-    fn write(path: &Path, contents: &[u8], fsync: bool) -> io::Result<Self> {
+    fn write(path: &Path, contents: &[u8], options: Options) -> io::Result<Self> {
         let (mut file, temporary) = Self::beside(path)?;
         file.write_all(contents)?;
-        if fsync {
+        if let Some(modified) = options.modified {
+            file.set_modified(modified)?;
+        }
+        if options.fsync {
             file.sync_all()?;
         }
         Ok(temporary)
@@ -244,6 +290,21 @@ impl Temporary {
         fs::rename(&self.name, path)?;
         self.is_renamed = true;
         Ok(())
+    }
+
+    /// Puts it in the place of the file at `path`. Without one nothing happens, and the answer is `false`.
+    #[cfg(feature = "file")]
+    fn exchange(self, path: &Path) -> io::Result<bool> {
+        match crate::exchange::exchange(&self.name, path) {
+            // What was there is under the temporary name now, and removed with it.
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) if crate::exchange::is_impossible(&error) => match fs::exists(path)? {
+                true => self.rename(path).map(|()| true),
+                false => Ok(false),
+            },
+            Err(error) => Err(error),
+        }
     }
 
     /// An empty file, named as Django names it: `<path>_out_` and eight random characters.
@@ -321,6 +382,7 @@ pub struct Sweep {
     directory: PathBuf,
     prefix: String,
     entries: ReadDir,
+    max_size: u64,
 }
 
 impl Sweep {
@@ -330,7 +392,13 @@ impl Sweep {
     /// When the directory cannot be read.
     pub fn new(directory: &Path, prefix: &str) -> io::Result<Self> {
         let entries = fs::read_dir(directory)?;
-        Ok(Self { directory: directory.into(), prefix: prefix.to_owned(), entries })
+        Ok(Self { directory: directory.into(), prefix: prefix.to_owned(), entries, max_size: u64::MAX })
+    }
+
+    /// Passes over files of more than so many bytes.
+    #[cfg(feature = "file")]
+    fn set_max_size(&mut self, bytes: u64) {
+        self.max_size = bytes;
     }
 
     /// Goes on with the next few thousand files, in several threads if there are cores. `None` at the end.
@@ -381,7 +449,7 @@ impl Sweep {
         let mut swept = Swept::default();
         for key in keys {
             let path = self.directory.join(format!("{}{key}", self.prefix));
-            let Ok(stored) = read(&path) else { continue };
+            let Ok(stored) = read_at_most(&path, self.max_size) else { continue };
             match judge(&stored) {
                 Verdict::Keep => {}
                 Verdict::Delete => swept.deleted += u64::from(delete(&path).unwrap_or(false)),

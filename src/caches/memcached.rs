@@ -1,76 +1,339 @@
-//! memcached, as Django's `PyMemcacheCache` uses it (feature `memcached`). Needs memcached 1.6 or newer.
-//!
-//! One server: routing over several, as pymemcache does it, comes with the cache engines.
+//! memcached, as Django's `PyMemcacheCache` and `PyLibMCCache` use it (feature `memcached`). Needs memcached 1.6 or newer.
 //!
 //! ```no_run
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::time::Duration;
 //!
-//! use django_sessions::caches::memcached::MemcachedCache;
-//! use django_sessions::caches::{Cache, KeyLayout, TimeLimits};
+//! use django_sessions::caches::memcached::{MemcachedCache, MemcachedSettings};
+//! use django_sessions::caches::{Cache, KeyLayout};
 //!
-//! let cache = MemcachedCache::connect("127.0.0.1:11211", TimeLimits::default()).await?;
+//! // CACHES = {"default": {"BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache", "LOCATION": [...]}}
+//! let cache = MemcachedCache::open(&MemcachedSettings::new(["10.0.0.1:11211", "10.0.0.2:11211"]))?;
 //! let key = KeyLayout::default().make_key("greeting");
-//! cache.set(&key, b"hello", Some(Duration::from_secs(60))).await?;
-//! assert_eq!(cache.get(&key).await?.as_deref(), Some(&b"hello"[..]));
+//! let pickle = b"\x80\x04\x8c\x05hello.";
+//! cache.set(&key, pickle, Some(Duration::from_secs(60))).await?;
+//! assert_eq!(cache.get(&key).await?.as_deref(), Some(&pickle[..]));
 //! # Ok(()) }
 //! ```
+//!
+//! # Several servers
+//!
+//! A key belongs to the server on which Django's library looks for it: with pymemcache's `HashClient` the one whose name
+//! and the key hash highest, with pylibmc the key's hash modulo the number of servers, or ketama where the project's
+//! `behaviors` say so. For pymemcache the names of the servers count, so write them as the project does
+//! (`localhost:11211` is not `127.0.0.1:11211`); for pylibmc their order.
+//!
+//! When a server does not answer, operations on its keys fail, and go to no other server. pymemcache differs: for a second
+//! after a failure a call to that server quietly does nothing, and after three failures the thread that met them moves the
+//! keys to the other servers, for a minute. Each thread of a Django site finds that out for itself, so during an outage
+//! two of them look for one session in two places, and when the server is back, what it held before shows again, logged out
+//! or not. A service that moved keys as well would be one more opinion: here a session is read and written where all of
+//! Django looks as long as its servers are up, or not at all.
+//!
+//! # Flags
+//!
+//! Values are pickles and are written with flag 1, as both libraries do. What carries other flags is no session, and an
+//! error, but for 8 (zlib), which is read always and written only with `serde = "compressed"`: pymemcache's own
+//! `CompressedSerde`, without which it does not read such values.
 
+mod routing;
+
+use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_memcached::{AsciiProtocol, Client, Error, MetaProtocol, Status};
+use async_memcached::{AsciiProtocol, Client, Error, ErrorKind, MetaProtocol, Status};
 use async_trait::async_trait;
 use jiff::Timestamp;
+use serde::{Deserialize, Deserializer};
 use tokio::sync::Semaphore;
 use tokio::time;
 
+use self::routing::Routing;
 use super::{Cache, CacheError, TimeLimits};
+use crate::signing::{DEFAULT_MAX_INFLATED, zlib};
 
 /// Longer timeouts are moments in memcached's protocol, not durations.
 const THIRTY_DAYS: u64 = 60 * 60 * 24 * 30;
 
-/// Connections that are open at once, by default.
-const MAX_CONNECTIONS: usize = 10;
-
 const MAX_KEY_LENGTH: usize = 250;
 
-/// A pool of connections to one memcached server.
+const DEFAULT_PORT: u16 = 11211;
+
+/// The flags of pymemcache and of pylibmc, which agree.
+const PICKLE: u32 = 1;
+const INTEGER: u32 = 1 << 1;
+const LONG: u32 = 1 << 2;
+const ZLIB: u32 = 1 << 3;
+const TEXT: u32 = 1 << 4;
+
+/// What Django's settings say of a `PyMemcacheCache` or a `PyLibMCCache`.
 ///
-/// Cheap to clone; clones share the pool.
+/// ```
+/// use django_sessions::caches::memcached::{Library, MemcachedSettings};
+///
+/// let settings: MemcachedSettings = serde_json::from_str(r#"{"location": "10.0.0.1:11211;10.0.0.2:11211"}"#)?;
+/// assert_eq!(settings.location, ["10.0.0.1:11211", "10.0.0.2:11211"]);
+/// assert_eq!(settings.library, Library::Pymemcache);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct MemcachedSettings {
+    /// `LOCATION`: `host`, `host:port`, `[address]:port`, `unix:/path` or `/path`. From a settings file it may also be one
+    /// text, with several servers parted by `;` or `,` as in Django.
+    #[serde(deserialize_with = "one_text_or_several")]
+    pub location: Vec<String>,
+    /// Which library Django uses: pymemcache (`PyMemcacheCache`), or pylibmc (`PyLibMCCache`).
+    pub library: Library,
+    /// pymemcache's `connect_timeout` in seconds, for a connection: 1. Without one Django waits for ever; here a server
+    /// that is gone is found out soon.
+    pub connect_timeout: f64,
+    /// pymemcache's `timeout` in seconds, for an answer: 1, where Django again waits for ever.
+    pub timeout: f64,
+    /// How many connections to each server may be open at once: 10. (In pymemcache each thread has one of its own, or
+    /// with `use_pooling` there is no limit unless `max_pool_size` is given.)
+    pub max_pool_size: usize,
+    /// pymemcache's own `key_prefix` in `OPTIONS`, which stands before Django's keys and does not count when a server is
+    /// chosen: none.
+    pub key_prefix: String,
+    /// pymemcache's `serde` in `OPTIONS`: the one that Django gives it.
+    pub serde: Serde,
+    /// What `CompressedSerde` takes as `min_compress_len`: 400 bytes.
+    pub min_compress_len: usize,
+    /// pylibmc's `behaviors` in `OPTIONS`: none of them.
+    pub behaviors: Behaviors,
+}
+
+/// A Python library for memcached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Library {
+    /// `django.core.cache.backends.memcached.PyMemcacheCache`.
+    #[default]
+    Pymemcache,
+    /// `django.core.cache.backends.memcached.PyLibMCCache`.
+    Pylibmc,
+}
+
+/// How pymemcache turns values into bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Serde {
+    /// `pymemcache.serde.pickle_serde`, Django's choice.
+    #[default]
+    Pickle,
+    /// `pymemcache.serde.compressed_serde`, or another `CompressedSerde`.
+    Compressed,
+}
+
+/// Behaviors of pylibmc that decide where a key is kept. There are more; a project that uses one of those, or another hash,
+/// cannot be followed.
+///
+/// ```
+/// use django_sessions::caches::memcached::{Library, MemcachedSettings};
+///
+/// let settings: MemcachedSettings = serde_json::from_str(r#"{
+///     "location": "10.0.0.1:11211;10.0.0.2:11211", "library": "pylibmc", "behaviors": {"ketama": true}
+/// }"#)?;
+/// assert_eq!(settings.library, Library::Pylibmc);
+/// assert!(settings.behaviors.ketama);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Behaviors {
+    /// `ketama`: no.
+    pub ketama: bool,
+    /// `ketama_weighted`: no. The servers must all have the same weight, 1.
+    pub ketama_weighted: bool,
+}
+
+impl Default for MemcachedSettings {
+    fn default() -> Self {
+        Self {
+            location: Vec::new(),
+            library: Library::Pymemcache,
+            connect_timeout: 1.0,
+            timeout: 1.0,
+            max_pool_size: 10,
+            key_prefix: String::new(),
+            serde: Serde::Pickle,
+            min_compress_len: 400,
+            behaviors: Behaviors::default(),
+        }
+    }
+}
+
+impl MemcachedSettings {
+    /// Django's defaults, for `PyMemcacheCache` over these servers.
+    pub fn new<S: Into<String>>(location: impl IntoIterator<Item = S>) -> Self {
+        Self { location: location.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+
+    fn limits(&self) -> Result<TimeLimits, CacheError> {
+        let limit = |seconds: f64, name: &str| {
+            let limit = Duration::try_from_secs_f64(seconds).ok().filter(|limit| !limit.is_zero());
+            limit.ok_or_else(|| CacheError::Settings(format!("{name} = {seconds} is no time limit")))
+        };
+        Ok(TimeLimits {
+            connect: limit(self.connect_timeout, "connect_timeout")?,
+            response: limit(self.timeout, "timeout")?,
+        })
+    }
+
+    fn servers(&self) -> Result<Vec<Server>, CacheError> {
+        let servers: Vec<_> = self
+            .location
+            .iter()
+            .map(|server| Server::parse(server, self.library))
+            .collect::<Result<_, _>>()?;
+        match servers.is_empty() {
+            true => Err(CacheError::Settings("LOCATION names no memcached server".to_owned())),
+            false => Ok(servers),
+        }
+    }
+
+    fn routing(&self, servers: &[Server]) -> Routing {
+        match self.library {
+            Library::Pymemcache => Routing::Rendezvous(servers.iter().map(Server::name).collect()),
+            Library::Pylibmc if self.behaviors.ketama || self.behaviors.ketama_weighted => {
+                let points = servers.iter().map(|server| match server {
+                    Server::Tcp { host, port } => (host.clone(), *port),
+                    Server::Unix { path } => (path.clone(), 0),
+                });
+                Routing::ketama(&points.collect::<Vec<_>>(), self.behaviors.ketama_weighted)
+            }
+            Library::Pylibmc => Routing::Modula(servers.len() as u32),
+        }
+    }
+}
+
+fn one_text_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a text, or a list of texts")]
+    enum Form {
+        One(String),
+        Several(Vec<String>),
+    }
+    Ok(match Form::deserialize(deserializer)? {
+        Form::One(text) => text.split([';', ',']).map(str::to_owned).collect(),
+        Form::Several(texts) => texts,
+    })
+}
+
+/// One of `LOCATION`, taken apart as the libraries do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Server {
+    Tcp { host: String, port: u16 },
+    Unix { path: String },
+}
+
+impl Server {
+    fn parse(server: &str, library: Library) -> Result<Self, CacheError> {
+        let error = |what| CacheError::Settings(format!("the memcached server {server:?} {what}"));
+        if let Some(path) = server.strip_prefix("unix:").or(server.starts_with('/').then_some(server)) {
+            return Ok(Self::Unix { path: path.to_owned() });
+        }
+        let has_port = server.contains(':') && !server.ends_with(']');
+        let (host, port) = match has_port.then(|| server.rsplit_once(':')).flatten() {
+            None => (server, DEFAULT_PORT),
+            Some((host, port)) => (host, port.parse().map_err(|_| error("has no port after its colon"))?),
+        };
+        if library == Library::Pylibmc && host.contains(':') && !host.starts_with('[') {
+            return Err(error("is a UDP one or has a weight, of which this client knows nothing"));
+        }
+        let host = if host.starts_with('[') { host.trim_matches(['[', ']']) } else { host };
+        if host.is_empty() {
+            Err(error("has no host"))
+        } else {
+            Ok(Self::Tcp { host: host.to_owned(), port })
+        }
+    }
+
+    /// What pymemcache's `HashClient` calls it.
+    fn name(&self) -> String {
+        match self {
+            Self::Tcp { host, port } => format!("{host}:{port}"),
+            Self::Unix { path } => path.clone(),
+        }
+    }
+
+    /// As the client wants it.
+    fn url(&self) -> String {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => format!("tcp://[{host}]:{port}"),
+            Self::Tcp { host, port } => format!("tcp://{host}:{port}"),
+            Self::Unix { path } => format!("unix://{path}"),
+        }
+    }
+}
+
+/// Pools of connections to one memcached server or several.
+///
+/// Cheap to clone; clones share the pools.
 #[derive(Clone)]
 pub struct MemcachedCache {
-    pool: Arc<Pool>,
-    flags: u32,
+    servers: Arc<Servers>,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+}
+
+struct Servers {
+    pools: Vec<Pool>,
+    routing: Routing,
+    key_prefix: String,
+    /// From how many bytes on values are compressed.
+    compress_above: Option<usize>,
 }
 
 impl fmt::Debug for MemcachedCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemcachedCache").field("address", &self.pool.address).finish_non_exhaustive()
+        let addresses: Vec<_> = self.servers.pools.iter().map(|pool| &pool.address).collect();
+        f.debug_struct("MemcachedCache").field("servers", &addresses).finish_non_exhaustive()
     }
 }
 
 impl MemcachedCache {
-    /// Connects to an address as in Django's `LOCATION`: `127.0.0.1:11211` or `unix:/path`. More connections are made
-    /// when they are needed.
+    /// The cache that a Django project has with these settings. Connections are made when they are needed, so that a site
+    /// starts also while one of its servers is down.
     ///
     /// # Errors
-    /// When nothing answers there within the limit.
-    pub async fn connect(address: &str, limits: TimeLimits) -> Result<Self, CacheError> {
-        let pool = Pool::new(address, limits, MAX_CONNECTIONS);
-        let connection = pool.open().await?;
-        pool.idle().push(connection);
-        Ok(Self { pool: Arc::new(pool), flags: 0, clock: Arc::new(Timestamp::now) })
+    /// [`CacheError::Settings`] if there is no server, or one that cannot be understood.
+    pub fn open(settings: &MemcachedSettings) -> Result<Self, CacheError> {
+        let (servers, limits) = (settings.servers()?, settings.limits()?);
+        let pools =
+            servers.iter().map(|server| Pool::new(server.url(), limits, settings.max_pool_size.max(1)));
+        let compresses = settings.serde == Serde::Compressed && settings.min_compress_len > 0;
+        let servers = Servers {
+            pools: pools.collect(),
+            routing: settings.routing(&servers),
+            key_prefix: settings.key_prefix.clone(),
+            compress_above: compresses.then_some(settings.min_compress_len),
+        };
+        Ok(Self { servers: Arc::new(servers), clock: Arc::new(Timestamp::now) })
     }
 
-    /// Sets the flags that are stored with each value: 0 says bytes to pymemcache, and is the default, 1 a pickle.
-    #[must_use]
-    pub fn with_flags(mut self, flags: u32) -> Self {
-        self.flags = flags;
-        self
+    /// Connects to one server, at an address as in Django's `LOCATION`: `127.0.0.1:11211` or `unix:/path`. More
+    /// connections are made when they are needed.
+    ///
+    /// # Errors
+    /// When nothing answers there within the limit, and as [`open`](Self::open).
+    pub async fn connect(address: &str, limits: TimeLimits) -> Result<Self, CacheError> {
+        let mut settings = MemcachedSettings::new([address]);
+        settings.connect_timeout = limits.connect.as_secs_f64();
+        settings.timeout = limits.response.as_secs_f64();
+        let cache = Self::open(&settings)?;
+        for pool in &cache.servers.pools {
+            let connection = pool.open().await?;
+            pool.idle().push(connection);
+        }
+        Ok(cache)
     }
 
     /// Takes the time from `clock` in place of the system's, for tests.
@@ -98,9 +361,64 @@ impl MemcachedCache {
         value: &[u8],
         timeout: Option<Duration>,
     ) -> Result<bool, CacheError> {
-        let (exptime, flags) = (format!("T{}", self.exptime(timeout)), format!("F{}", self.flags));
-        let command = Command::Store { value, flags: [mode, &exptime, &flags] };
-        Ok(self.pool.run(key, &command).await?.is_some())
+        let (value, flags) = self.servers.encode(value);
+        let (exptime, flags) = (format!("T{}", self.exptime(timeout)), format!("F{flags}"));
+        let command = Command::Store { value: &value, flags: [mode, &exptime, &flags] };
+        Ok(self.servers.run(key, &command).await?.is_some())
+    }
+}
+
+impl Servers {
+    /// Runs a command on the server that the key belongs to.
+    async fn run(&self, key: &str, command: &Command<'_>) -> Result<Option<Found>, CacheError> {
+        let server = self.routing.server(key);
+        let key = match self.key_prefix.is_empty() {
+            true => Cow::Borrowed(key),
+            false => Cow::Owned(format!("{}{key}", self.key_prefix)),
+        };
+        validate_key(&key)?;
+        self.pools[server].run(&key, command).await
+    }
+
+    /// A pickle as it is stored, with its flags (`CompressedSerde.serialize`).
+    fn encode<'a>(&self, pickle: &'a [u8]) -> (Cow<'a, [u8]>, u32) {
+        if self.compress_above.is_some_and(|above| pickle.len() > above) {
+            let compressed = zlib::compress(pickle);
+            if compressed.len() <= pickle.len() {
+                return (compressed.into(), PICKLE | ZLIB);
+            }
+        }
+        (pickle.into(), PICKLE)
+    }
+}
+
+/// What `mg` gives.
+struct Found {
+    value: Vec<u8>,
+    flags: u32,
+}
+
+impl Found {
+    /// The pickle.
+    fn decode(self) -> Result<Vec<u8>, CacheError> {
+        match self.flags {
+            PICKLE => Ok(self.value),
+            flags if flags == PICKLE | ZLIB => zlib::decompress(&self.value, DEFAULT_MAX_INFLATED)
+                .map_err(|_| CacheError::Unreadable("it does not inflate, or to more than 16 MiB")),
+            flags => Err(CacheError::Flags { flags, what: meaning(flags) }),
+        }
+    }
+}
+
+/// In the order in which pymemcache asks.
+fn meaning(flags: u32) -> &'static str {
+    const KNOWN: u32 = PICKLE | INTEGER | LONG | ZLIB | TEXT;
+    match flags & !ZLIB {
+        0 => "bytes",
+        _ if flags & !KNOWN != 0 => "something unknown",
+        _ if flags & TEXT != 0 => "a text",
+        _ if flags & (INTEGER | LONG) != 0 => "an integer",
+        _ => "something unknown",
     }
 }
 
@@ -113,7 +431,7 @@ impl Cache for MemcachedCache {
 
     #[tracing::instrument(level = "debug", skip_all)]
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, CacheError> {
-        self.pool.run(key, &Command::Get { flags: &["v"] }).await
+        self.servers.run(key, &Command::Get { flags: &["v", "f"] }).await?.map(Found::decode).transpose()
     }
 
     #[tracing::instrument(level = "debug", skip_all)]
@@ -129,14 +447,14 @@ impl Cache for MemcachedCache {
 
     #[tracing::instrument(level = "debug", skip_all)]
     async fn delete(&self, key: &str) -> Result<bool, CacheError> {
-        Ok(self.pool.run(key, &Command::Delete).await?.is_some())
+        Ok(self.servers.run(key, &Command::Delete).await?.is_some())
     }
 
     #[tracing::instrument(level = "debug", skip_all)]
     async fn touch(&self, key: &str, timeout: Option<Duration>) -> Result<bool, CacheError> {
         let exptime = format!("T{}", self.exptime(timeout));
         // The size is asked for because the client takes an answer without anything in it for a miss.
-        Ok(self.pool.run(key, &Command::Get { flags: &[&exptime, "s"] }).await?.is_some())
+        Ok(self.servers.run(key, &Command::Get { flags: &[&exptime, "s"] }).await?.is_some())
     }
 }
 
@@ -151,11 +469,14 @@ enum Command<'a> {
 
 impl Command<'_> {
     /// `None` when the key is missing, or taken, so that the command did nothing.
-    async fn send(&self, client: &mut Client, key: &str) -> Result<Option<Vec<u8>>, Error> {
+    async fn send(&self, client: &mut Client, key: &str) -> Result<Option<Found>, Error> {
         let done = match self {
             Self::Get { flags } => {
                 let found = client.meta_get(key, false, None, Some(flags)).await?;
-                return Ok(found.map(|value| value.data.unwrap_or_default()));
+                return Ok(found.map(|found| Found {
+                    value: found.data.unwrap_or_default(),
+                    flags: found.flags.unwrap_or_default(),
+                }));
             }
             Self::Store { value, flags } => {
                 client.meta_set(key, *value, false, None, Some(flags)).await.map(drop)
@@ -163,7 +484,7 @@ impl Command<'_> {
             Self::Delete => client.delete(key).await,
         };
         match done {
-            Ok(()) => Ok(Some(Vec::new())),
+            Ok(()) => Ok(Some(Found { value: Vec::new(), flags: 0 })),
             Err(Error::Protocol(Status::NotStored | Status::NotFound)) => Ok(None),
             Err(error) => Err(error),
         }
@@ -179,13 +500,7 @@ struct Pool {
 }
 
 impl Pool {
-    fn new(address: &str, limits: TimeLimits, max_connections: usize) -> Self {
-        // The client reads URLs only, and of `127.0.0.1:11211` would say that it is none.
-        let address = match address.strip_prefix("unix:") {
-            Some(path) => format!("unix://{}", path.strip_prefix("//").unwrap_or(path)),
-            None if address.contains("://") => address.to_owned(),
-            None => format!("tcp://{address}"),
-        };
+    fn new(address: String, limits: TimeLimits, max_connections: usize) -> Self {
         Self { address, limits, permits: Semaphore::new(max_connections), idle: Mutex::default() }
     }
 
@@ -198,8 +513,7 @@ impl Pool {
     }
 
     /// Runs a command on a connection that nobody else uses meanwhile.
-    async fn run(&self, key: &str, command: &Command<'_>) -> Result<Option<Vec<u8>>, CacheError> {
-        validate_key(key)?;
+    async fn run(&self, key: &str, command: &Command<'_>) -> Result<Option<Found>, CacheError> {
         let permit = async { Ok(self.permits.acquire().await.expect("never closed")) };
         let _permit = within(self.limits.connect, permit).await?;
         let idle = self.idle().pop();
@@ -221,12 +535,18 @@ impl Pool {
         mut client: Client,
         key: &str,
         command: &Command<'_>,
-    ) -> Result<Option<Vec<u8>>, CacheError> {
+    ) -> Result<Option<Found>, CacheError> {
         let answer = within(self.limits.response, command.send(&mut client, key)).await;
         if !client.is_closed() {
             self.idle().push(client);
         }
-        answer
+        match (answer, command) {
+            (
+                Err(CacheError::Memcached(Error::Protocol(Status::Error(ErrorKind::Server(why))))),
+                Command::Store { value, .. },
+            ) if why.contains("too large") => Err(CacheError::TooLarge { size: value.len() }),
+            (answer, _) => answer,
+        }
     }
 }
 
@@ -248,15 +568,57 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_as_django_writes_them() {
-        for (address, url) in [
-            ("127.0.0.1:11211", "tcp://127.0.0.1:11211"),
-            ("cache.example:11211", "tcp://cache.example:11211"),
-            ("unix:/tmp/memcached.sock", "unix:///tmp/memcached.sock"),
-            ("unix:///tmp/memcached.sock", "unix:///tmp/memcached.sock"),
-            ("tcp://cache.example:11211", "tcp://cache.example:11211"),
+    fn servers_as_the_libraries_read_them() {
+        let tcp = |host: &str, port| Server::Tcp { host: host.to_owned(), port };
+        let unix = |path: &str| Server::Unix { path: path.to_owned() };
+        for (address, server, name, url) in [
+            ("127.0.0.1:11211", tcp("127.0.0.1", 11211), "127.0.0.1:11211", "tcp://127.0.0.1:11211"),
+            (
+                "cache.example",
+                tcp("cache.example", 11211),
+                "cache.example:11211",
+                "tcp://cache.example:11211",
+            ),
+            ("[::1]:11212", tcp("::1", 11212), "::1:11212", "tcp://[::1]:11212"),
+            ("[::1]", tcp("::1", 11211), "::1:11211", "tcp://[::1]:11211"),
+            (
+                "unix:/tmp/memcached.sock",
+                unix("/tmp/memcached.sock"),
+                "/tmp/memcached.sock",
+                "unix:///tmp/memcached.sock",
+            ),
+            (
+                "/tmp/memcached.sock",
+                unix("/tmp/memcached.sock"),
+                "/tmp/memcached.sock",
+                "unix:///tmp/memcached.sock",
+            ),
         ] {
-            assert_eq!(Pool::new(address, TimeLimits::default(), 1).address, url);
+            for library in [Library::Pymemcache, Library::Pylibmc] {
+                let parsed = Server::parse(address, library).unwrap();
+                assert_eq!((&parsed, parsed.name().as_str(), parsed.url().as_str()), (&server, name, url));
+            }
+        }
+        for address in ["", ":11211", "host:port", "host:70000"] {
+            let error = Server::parse(address, Library::Pymemcache).unwrap_err();
+            assert!(matches!(error, CacheError::Settings(_)), "{address}: {error:?}");
+        }
+        for address in ["udp:127.0.0.1:11211", "127.0.0.1:11211:2"] {
+            assert!(Server::parse(address, Library::Pylibmc).is_err(), "{address}");
+        }
+    }
+
+    #[test]
+    fn flags_are_named() {
+        for (flags, what) in [
+            (0, "bytes"),
+            (2, "an integer"),
+            (4, "an integer"),
+            (16, "a text"),
+            (8, "bytes"),
+            (33, "something unknown"),
+        ] {
+            assert_eq!(meaning(flags), what, "{flags}");
         }
     }
 }

@@ -1,39 +1,131 @@
-//! Redis or Valkey, as Django's `RedisCache` uses it (feature `redis`).
+//! Redis or Valkey, as Django's `RedisCache` and django-redis use it (feature `redis`): one server, a primary with
+//! replicas, Sentinel or Cluster, over TCP, UNIX sockets and TLS (feature `tls`).
 //!
 //! ```no_run
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::time::Duration;
 //!
-//! use django_sessions::caches::redis::RedisCache;
-//! use django_sessions::caches::{Cache, KeyLayout, TimeLimits};
+//! use django_sessions::caches::redis::{RedisCache, RedisSettings};
+//! use django_sessions::caches::{Cache, KeyLayout};
 //!
-//! let cache = RedisCache::connect("redis://127.0.0.1:6379/1", TimeLimits::default()).await?;
+//! let cache = RedisCache::open(&RedisSettings::new("redis://127.0.0.1:6379/1")).await?;
 //! let key = KeyLayout::default().make_key("visits");
 //! assert!(cache.add(&key, b"1", Some(Duration::from_secs(60))).await?);
 //! assert!(!cache.add(&key, b"2", None).await?, "taken");
 //! # Ok(()) }
 //! ```
+//!
+//! # TLS
+//!
+//! The feature `tls` speaks TLS through rustls. The cryptography is the one that the application installed in the process;
+//! if there is none at the first connection, ring's is installed.
+//!
+//! # When servers fail
+//!
+//! Every command is tried once, and waits no longer than its limits say. Only if the connection turns out to be lost,
+//! or the server to be the primary no more, another one is made (with Sentinel: to the server that the sentinels name
+//! now) and the command is sent once more. A Cluster's redirections are followed within the limits. A replica that
+//! fails is replaced by the primary, without a wait.
 
+mod address;
+mod connection;
+mod sentinel;
+mod settings;
+mod tls;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, Cmd, ExistenceCheck, FromRedisValue, cmd};
+use redis::aio::ConnectionManager;
+use redis::cluster::ClusterClientBuilder;
+use redis::cluster_async::ClusterConnection;
+use redis::sentinel::SentinelClient;
+use redis::{Cmd, ExistenceCheck, FromRedisValue, Value, cmd, from_redis_value};
+use tokio::time::timeout;
 
+pub use self::settings::{CertReqs, Location, RedisSettings, SentinelSettings};
+
+use self::address::{Address, Place};
+use self::connection::{Link, Target, explain};
 use super::{Cache, CacheError, TimeLimits};
 
-/// One connection to a Redis server, over which all requests talk at once.
+/// How often a Cluster's command may be sent on: a redirection counts.
+const CLUSTER_RETRIES: u32 = 5;
+
+/// A Redis: one connection to each of its servers, over which all requests talk at once.
 ///
-/// Cheap to clone; clones share the connection.
-#[derive(Clone, Debug)]
+/// Cheap to clone; clones share the connections.
+#[derive(Clone)]
 pub struct RedisCache {
-    connection: ConnectionManager,
+    servers: Arc<Servers>,
+}
+
+struct Servers {
+    primary: Primary,
+    replicas: Vec<Link>,
+    /// Replicas take turns.
+    turn: AtomicUsize,
+}
+
+enum Primary {
+    Link(Link),
+    Manager(ConnectionManager),
+    Cluster(ClusterConnection),
+}
+
+impl fmt::Debug for RedisCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.servers.primary {
+            Primary::Link(_) | Primary::Manager(_) => "primary",
+            Primary::Cluster(_) => "cluster",
+        };
+        f.debug_tuple("RedisCache").field(&kind).finish_non_exhaustive()
+    }
 }
 
 impl RedisCache {
-    /// A cache over a connection that the caller has.
-    pub fn new(connection: ConnectionManager) -> Self {
-        Self { connection }
+    /// Connects as the settings say. Replicas are connected when they are needed first; until then, and while they
+    /// cannot be reached, the primary is read.
+    ///
+    /// # Errors
+    /// [`CacheError::Settings`] if they cannot be used, and each other [`CacheError`] if the server, the primary or the
+    /// Cluster does not answer within the limits.
+    pub async fn open(settings: &RedisSettings) -> Result<Self, CacheError> {
+        let urls = settings.location.urls();
+        let [first, others @ ..] = &*urls else {
+            return Err(CacheError::Settings("Redis needs a `location`".to_owned()));
+        };
+        if settings.cluster {
+            if !settings.sentinels.is_empty() {
+                return Err(CacheError::Settings(
+                    "a Redis is a `cluster` or has `sentinels`, not both".to_owned(),
+                ));
+            }
+            return Ok(Self::cluster(open_cluster(settings, &urls).await?));
+        }
+        let (primary, mut replicas) = if settings.sentinels.is_empty() {
+            let mut replicas = Vec::new();
+            for url in others {
+                replicas.push(connection::server(Address::read(url, settings)?).await?);
+            }
+            (connection::server(Address::read(first, settings)?).await?, replicas)
+        } else {
+            let (primary, replica) = connection::sentinels(settings, first).await?;
+            (primary, vec![replica])
+        };
+        if !settings.read_from_replicas {
+            replicas.clear();
+        }
+        match primary.query(&cmd("PING")).await {
+            // Who may not say this may say the rest.
+            Ok(_) => {}
+            Err(CacheError::Login { source, .. }) if source.code() == Some("NOPERM") => {}
+            Err(error) => return Err(error),
+        }
+        Ok(Self::of(Primary::Link(primary), replicas))
     }
 
     /// Connects to an address as in Django's `LOCATION`: `redis://user:password@host:6379/1`, `unix:///path?db=1`.
@@ -41,23 +133,65 @@ impl RedisCache {
     /// # Errors
     /// When the address cannot be read, or no Redis answers there within the limit.
     pub async fn connect(url: &str, limits: TimeLimits) -> Result<Self, CacheError> {
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(limits.connect))
-            .set_response_timeout(Some(limits.response))
-            // One attempt a command: with the default of six, requests would wait for seconds on a server that is gone.
-            .set_number_of_retries(0);
-        Ok(Self::new(ConnectionManager::new_with_config(Client::open(url)?, config).await?))
+        let mut settings = RedisSettings::new(url);
+        settings.socket_connect_timeout = Some(limits.connect.as_secs_f64());
+        settings.socket_timeout = Some(limits.response.as_secs_f64());
+        Self::open(&settings).await
     }
 
+    /// A cache over a connection that the caller has, with the time limits and the retries that it has.
+    pub fn new(connection: ConnectionManager) -> Self {
+        Self::of(Primary::Manager(connection), Vec::new())
+    }
+
+    /// A cache over the caller's own connection to a Cluster, with the time limits and the retries that it has.
+    pub fn cluster(connection: ClusterConnection) -> Self {
+        Self::of(Primary::Cluster(connection), Vec::new())
+    }
+
+    /// A cache on the server that the caller's own client of sentinels finds, which is asked anew when that is gone.
+    pub fn sentinel(client: SentinelClient, limits: TimeLimits) -> Self {
+        let target = Target::Sentinel(tokio::sync::Mutex::new(client));
+        Self::of(Primary::Link(Link::new(target, limits)), Vec::new())
+    }
+
+    fn of(primary: Primary, replicas: Vec<Link>) -> Self {
+        Self { servers: Arc::new(Servers { primary, replicas, turn: AtomicUsize::new(0) }) }
+    }
+
+    /// Runs a command where values are written.
     async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CacheError> {
-        let mut connection = self.connection.clone();
-        match command.query_async(&mut connection).await {
-            // The server ended the connection since the last command (a restart, its idle timeout); the manager makes
-            // another. Should the command have arrived all the same, then the worst is an `add` that meets its own
-            // value and calls the key taken.
-            Err(error) if error.is_connection_dropped() => Ok(command.query_async(&mut connection).await?),
-            answer => Ok(answer?),
+        let answer = match &self.servers.primary {
+            Primary::Link(link) => link.query(command).await?,
+            Primary::Manager(manager) => {
+                let mut manager = manager.clone();
+                match command.query_async(&mut manager).await {
+                    // As in `Link::query`; the manager makes another connection.
+                    Err(error) if error.is_connection_dropped() => command.query_async(&mut manager).await,
+                    answer => answer,
+                }
+                .map_err(explain)?
+            }
+            Primary::Cluster(cluster) => command.query_async(&mut cluster.clone()).await.map_err(explain)?,
+        };
+        Ok(from_redis_value(answer).map_err(redis::RedisError::from)?)
+    }
+
+    /// Runs a command where values are read, which is a replica if one is there.
+    async fn read<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CacheError> {
+        if let Some(answer) = self.ask_replica(command).await {
+            return Ok(from_redis_value(answer).map_err(redis::RedisError::from)?);
         }
+        self.query(command).await
+    }
+
+    async fn ask_replica(&self, command: &Cmd) -> Option<Value> {
+        let replicas = &self.servers.replicas;
+        if replicas.is_empty() {
+            return None;
+        }
+        let turn = self.servers.turn.fetch_add(1, Ordering::Relaxed);
+        replicas[turn % replicas.len()].query_if_connected(command).await
     }
 
     /// `SET` with its conditions, in one round trip.
@@ -75,6 +209,59 @@ impl RedisCache {
         }
         self.query(&command).await
     }
+}
+
+async fn open_cluster(settings: &RedisSettings, urls: &[&str]) -> Result<ClusterConnection, CacheError> {
+    let (mut nodes, mut certificates, mut limits) = (Vec::new(), None, TimeLimits::default());
+    for url in urls {
+        let address = Address::read(url, settings)?;
+        if address.db != 0 {
+            return Err(CacheError::Settings("a Redis Cluster has no database but 0".to_owned()));
+        }
+        let node = connection::node(&address)?;
+        let Place::Tcp { host, port, tls } = address.place else {
+            return Err(CacheError::Settings(
+                "the nodes of a Redis Cluster are hosts, not UNIX sockets".to_owned(),
+            ));
+        };
+        limits = address.limits;
+        certificates = connection::read(tls).await?;
+        let client = connection::client(&node, certificates.as_ref(), host, port)?;
+        nodes.push(client.get_connection_info().clone());
+    }
+    // One limit for a command with its redirections, and with the connection that it may have to wait for.
+    let overall = limits.connect + limits.response;
+    let builder = ClusterClientBuilder::new(nodes)
+        .connection_timeout(limits.connect)
+        .response_timeout(limits.response)
+        .overall_response_timeout(Some(overall))
+        .retries(CLUSTER_RETRIES)
+        .min_retry_wait(10)
+        .max_retry_wait(200);
+    #[cfg(feature = "tls")]
+    let builder = match certificates {
+        Some(certificates) => certificates.cluster(builder),
+        None => builder,
+    };
+    #[cfg(not(feature = "tls"))]
+    let _unused = certificates;
+    let client = builder.build()?;
+    match timeout(overall, client.get_async_connection()).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) => Err(refused_login(settings, urls).await.unwrap_or_else(|| explain(error))),
+        Err(_) => Err(CacheError::TimedOut { limit: overall }),
+    }
+}
+
+/// What a node says about the login. Of the Cluster's connection one hears that there is none.
+async fn refused_login(settings: &RedisSettings, urls: &[&str]) -> Option<CacheError> {
+    for url in urls {
+        let node = connection::server(Address::read(url, settings).ok()?).await.ok()?;
+        if let Err(error @ CacheError::Login { .. }) = node.query(&cmd("PING")).await {
+            return Some(error);
+        }
+    }
+    None
 }
 
 /// What Redis takes after `EX`, where 0 is an error.
@@ -95,7 +282,7 @@ impl Cache for RedisCache {
 
     #[tracing::instrument(level = "debug", skip_all)]
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, CacheError> {
-        self.query(cmd("GET").arg(key)).await
+        self.read(cmd("GET").arg(key)).await
     }
 
     #[tracing::instrument(level = "debug", skip_all)]

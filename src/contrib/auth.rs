@@ -16,12 +16,39 @@
 
 use crate::crypto::{Algorithm, SecretKeys, constant_time_compare, salted_hmac};
 use crate::session::Session;
-use crate::settings::SessionSettings;
+use crate::settings::Settings;
 
+#[cfg(feature = "hashers")]
+pub mod hashers;
+#[cfg(feature = "_sql")]
+mod login;
+#[cfg(all(feature = "_sql", feature = "hashers"))]
+mod passwords;
+#[cfg(feature = "_sql")]
+mod permissions;
+mod redirect;
+#[cfg(feature = "_sql")]
+mod table;
+#[cfg(feature = "_sql")]
+mod user;
 #[cfg(feature = "_sql")]
 mod users;
+
 #[cfg(feature = "_sql")]
-pub use users::{User, Users};
+use crate::backends::StoreError;
+#[cfg(feature = "_sql")]
+pub use login::LoggedIn;
+#[cfg(feature = "_sql")]
+pub use permissions::Permissions;
+#[cfg(all(feature = "_sql", any(feature = "axum", feature = "actix")))]
+pub(crate) use redirect::login_redirect;
+pub use redirect::{REDIRECT_FIELD_NAME, redirect_to_login};
+#[cfg(feature = "_sql")]
+pub use user::{User, UserId};
+#[cfg(all(feature = "_sql", feature = "_layer"))]
+pub(crate) use users::Login;
+#[cfg(feature = "_sql")]
+pub use users::{UserRow, Users};
 
 /// Session value that holds the user's primary key, as text.
 pub const SESSION_KEY: &str = "_auth_user_id";
@@ -66,12 +93,97 @@ pub fn check_session_auth_hash(session_hash: &str, password: &str, keys: &Secret
 
 /// The primary key, as text, of the user that the session says is logged in, if the login came through one of
 /// `AUTHENTICATION_BACKENDS`. Whether that still holds, the user's password and `is_active` must tell.
-pub fn claimed_user_id(session: &Session, settings: &SessionSettings) -> Option<String> {
+///
+/// ```
+/// use django_sessions::contrib::auth::{BACKEND_SESSION_KEY, SESSION_KEY, claimed_user_id};
+/// use django_sessions::crypto::SecretKeys;
+/// use django_sessions::session::Session;
+/// use django_sessions::settings::Settings;
+///
+/// let settings = Settings::new(SecretKeys::new("the site's SECRET_KEY"));
+/// let mut session = Session::new();
+/// session.insert(SESSION_KEY, "42")?;
+/// session.insert(BACKEND_SESSION_KEY, "django.contrib.auth.backends.ModelBackend")?;
+/// assert_eq!(claimed_user_id(&session, &settings).as_deref(), Some("42"));
+///
+/// session.insert(BACKEND_SESSION_KEY, "shop.backends.Retired")?;
+/// assert_eq!(claimed_user_id(&session, &settings), None);
+/// # Ok::<(), django_sessions::session::SessionError>(())
+/// ```
+pub fn claimed_user_id(session: &Session, settings: &Settings) -> Option<String> {
+    claimed_backend(session, settings)?;
+    user_id_of(session)
+}
+
+/// The backend that let the user in, if it is one of `AUTHENTICATION_BACKENDS`.
+fn claimed_backend(session: &Session, settings: &Settings) -> Option<String> {
     let backend = session.get::<String>(BACKEND_SESSION_KEY).ok()??;
-    if !settings.authentication_backends.contains(&backend) {
-        return None;
-    }
+    settings.authentication_backends.contains(&backend).then_some(backend)
+}
+
+fn user_id_of(session: &Session) -> Option<String> {
     // Django writes text; numbers are left by sites that set the value themselves.
-    let id = session.get_raw(SESSION_KEY)?;
+    let id = session.get_value(SESSION_KEY)?;
     id.to::<String>().or_else(|_| id.to::<i64>().map(|id| id.to_string())).ok()
+}
+
+/// Django's backends that check passwords.
+#[cfg(all(feature = "_sql", feature = "hashers"))]
+const MODEL_BACKENDS: [&str; 2] =
+    ["django.contrib.auth.backends.ModelBackend", "django.contrib.auth.backends.AllowAllUsersModelBackend"];
+
+/// Django's backends that leave that to a server before them.
+#[cfg(all(feature = "_sql", feature = "hashers"))]
+const REMOTE_USER_BACKENDS: [&str; 2] = [
+    "django.contrib.auth.backends.RemoteUserBackend",
+    "django.contrib.auth.backends.AllowAllUsersRemoteUserBackend",
+];
+
+/// Whether users may come in through this backend who are not active.
+#[cfg(feature = "_sql")]
+fn lets_inactive_in(backend: &str) -> bool {
+    backend
+        .strip_prefix("django.contrib.auth.backends.")
+        .is_some_and(|name| name.starts_with("AllowAllUsers"))
+}
+
+/// Why nobody could be checked, logged in or given a password. None of the texts shows a password or a hash.
+#[cfg(feature = "_sql")]
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthError {
+    /// The database of the users, or the store of the session, failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The password could not be hashed.
+    #[cfg(feature = "hashers")]
+    #[error("the password could not be checked")]
+    Hasher(#[from] hashers::HasherError),
+    /// The thread that hashed the password stopped, as when the runtime shuts down.
+    #[cfg(feature = "hashers")]
+    #[error("the password could not be checked: {0}")]
+    Stopped(String),
+    /// Several users have the name. Django: `MultipleObjectsReturned`.
+    #[error("several users have this name: the column that users log in with is to be unique")]
+    SeveralUsers,
+    /// Which backend lets the user in is not said. Django: `ValueError`.
+    #[error(
+        "AUTHENTICATION_BACKENDS names several: say by `user.with_backend(path)` which of them lets this user in"
+    )]
+    Backend,
+    /// No backend is known to check passwords as `ModelBackend` does.
+    #[cfg(feature = "hashers")]
+    #[error(
+        "AUTHENTICATION_BACKENDS names neither django.contrib.auth.backends.ModelBackend nor a single backend of the \
+         project's own that could stand for it: check the password with `Users::check_password`, and log in with \
+         `user.with_backend(path)`"
+    )]
+    PasswordBackend,
+}
+
+#[cfg(feature = "_sql")]
+impl From<sqlx::Error> for AuthError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
 }

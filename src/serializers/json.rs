@@ -15,10 +15,12 @@
 
 mod de;
 mod object;
-mod scan;
+pub(crate) mod scan;
 mod ser;
 
 pub use object::{Object, RawValue};
+pub(crate) use object::{split, write_key};
+pub(crate) use scan::unescape;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -87,5 +89,7 @@ pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
     value.serialize(ser::Serializer::new(&mut output))?;
     Ok(output)
 }
+pub(crate) use object::RAW_VALUE;
 #[cfg(feature = "python")]
-pub(crate) use ser::{write_float, write_str};
+pub(crate) use ser::write_str;
+pub(crate) use ser::{write_code_point, write_float};

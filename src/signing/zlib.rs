@@ -1,36 +1,82 @@
-//! zlib streams, one deflater and one inflater kept a thread: making either costs more than a small session does.
+//! zlib streams, by libdeflate: half the time of zlib and zlib-rs for what a session measures. Compressors and
+//! buffers are kept, one set a thread, since making them costs more than a small session does.
 
 use std::cell::RefCell;
 
-use zlib_rs::{Deflate, DeflateFlush, Inflate, InflateFlush, Status};
+use libdeflater::{CompressionLvl, Compressor, Decompressor};
+use zlib_rs::{Inflate, InflateFlush, Status};
 
 use super::SigningError;
 
 const WINDOW_BITS: u8 = 15;
-/// zlib's own default, which Django uses.
-const LEVEL: i32 = 6;
+
+/// Up to so many bytes libdeflate's first level comes within a tenth of the length that zlib's default level reaches,
+/// which Django uses, in two thirds of the time of the next ones. Above, [`LEVEL_OF_LARGE`] comes within a twentieth.
+const SMALL: usize = 2048;
+const LEVEL_OF_SMALL: i32 = 1;
+const LEVEL_OF_LARGE: i32 = 5;
+
+/// So few bytes the lower levels take as they are, without a try.
+const TINY: usize = 51;
+const LEVEL_OF_TINY: i32 = 9;
+
+/// What inflates to this or less takes one step and no buffer of unknown size.
+const KEPT: usize = 64 << 10;
 
 thread_local! {
-    static DEFLATE: RefCell<Option<Deflate>> = const { RefCell::new(None) };
+    static TINY_COMPRESSOR: RefCell<Compressor> = RefCell::new(compressor(LEVEL_OF_TINY));
+    static SMALL_COMPRESSOR: RefCell<Compressor> = RefCell::new(compressor(LEVEL_OF_SMALL));
+    static LARGE_COMPRESSOR: RefCell<Compressor> = RefCell::new(compressor(LEVEL_OF_LARGE));
+    static DECOMPRESSOR: RefCell<(Decompressor, Box<[u8]>)> =
+        RefCell::new((Decompressor::new(), vec![0; KEPT].into()));
     static INFLATE: RefCell<Option<Inflate>> = const { RefCell::new(None) };
 }
 
-/// `data` compressed, or `None` unless that is shorter by two bytes or more, as Django asks of it.
-pub(crate) fn compress_if_shorter(data: &[u8]) -> Option<Vec<u8>> {
-    let mut output = vec![0; data.len().checked_sub(2)?];
-    DEFLATE.with_borrow_mut(|kept| {
-        let deflate = kept.get_or_insert_with(|| Deflate::new(LEVEL, true, WINDOW_BITS));
-        deflate.reset();
-        match deflate.compress(data, &mut output, DeflateFlush::Finish) {
-            Ok(Status::StreamEnd) => output.truncate(deflate.total_out() as usize),
-            _ => return None,
-        }
+fn compressor(level: i32) -> Compressor {
+    Compressor::new(CompressionLvl::new(level).expect("libdeflate has levels 0 to 12"))
+}
+
+/// `data` compressed, if that takes as many bytes as `room` tells, or fewer.
+fn compress_within(data: &[u8], room: impl Fn(&mut Compressor) -> Option<usize>) -> Option<Vec<u8>> {
+    let kept = match data.len() {
+        0..=TINY => &TINY_COMPRESSOR,
+        len if len <= SMALL => &SMALL_COMPRESSOR,
+        _ => &LARGE_COMPRESSOR,
+    };
+    kept.with_borrow_mut(|compressor| {
+        let mut output = vec![0; room(compressor)?];
+        let len = compressor.zlib_compress(data, &mut output).ok()?;
+        output.truncate(len);
         Some(output)
     })
 }
 
+/// `data` compressed, or `None` unless that is shorter by two bytes or more, as Django asks of it.
+pub(crate) fn compress_if_shorter(data: &[u8]) -> Option<Vec<u8>> {
+    compress_within(data, |_| data.len().checked_sub(2))
+}
+
+/// `data` compressed as `zlib.compress` does.
+#[cfg(any(feature = "filebased", feature = "memcached"))]
+pub(crate) fn compress(data: &[u8]) -> Vec<u8> {
+    let room = |compressor: &mut Compressor| Some(compressor.zlib_compress_bound(data.len()));
+    compress_within(data, room).expect("the bound is one")
+}
+
 /// The content of the zlib stream at the start of `data`; what follows the stream is ignored, as CPython does.
 pub(crate) fn decompress(data: &[u8], max_size: usize) -> Result<Vec<u8>, SigningError> {
+    let whole = DECOMPRESSOR.with_borrow_mut(|(decompressor, kept)| {
+        let len = decompressor.zlib_decompress(data, kept).ok()?;
+        (len <= max_size).then(|| kept[..len].to_vec())
+    });
+    match whole {
+        Some(content) => Ok(content),
+        None => decompress_in_steps(data, max_size),
+    }
+}
+
+/// The same for streams of any length, and for those that are wrong: in zlib's words.
+fn decompress_in_steps(data: &[u8], max_size: usize) -> Result<Vec<u8>, SigningError> {
     INFLATE.with_borrow_mut(|kept| {
         let inflate = kept.get_or_insert_with(|| Inflate::new(true, WINDOW_BITS));
         inflate.reset(true);
@@ -64,12 +110,35 @@ mod tests {
 
     #[test]
     fn round_trip_of_every_size() {
-        for size in [0, 1, 2, 3, 50, 5_000, 1_000_000] {
+        for size in [0, 1, 2, 3, 30, TINY, TINY + 1, SMALL, SMALL + 1, 50_000, 1_000_000] {
             let data: Vec<u8> = (0..size).map(|i| b"abcabcd"[i % 7]).collect();
             match compress_if_shorter(&data) {
                 Some(stream) => assert_eq!(decompress(&stream, size).unwrap(), data),
                 None => assert!(size < 20, "{size} bytes of a pattern compress"),
             }
+        }
+    }
+
+    /// A cart: repetitive as sessions are, but for some digits.
+    fn cart(items: usize) -> Vec<u8> {
+        let mut state = 1u64;
+        let item = |_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let (sku, price) = (state >> 44, state >> 20 & 0xfff);
+            format!(r#"{{"sku":"SKU-{sku:07}","title":"linen cloth","price":{price},"gift":false}}"#)
+        };
+        let items: Vec<_> = (0..items).map(item).collect();
+        format!(r#"{{"_auth_user_id":"1","cart":[{}]}}"#, items.join(",")).into_bytes()
+    }
+
+    #[test]
+    fn about_as_short_as_zlib_of_the_default_level() {
+        for data in [3, 5, 10, 20, 26, 27, 28, 40, 60, 100, 300, 1000].map(cart) {
+            let mut zlib = vec![0; data.len()];
+            let mut deflate = zlib_rs::Deflate::new(6, true, WINDOW_BITS);
+            deflate.compress(&data, &mut zlib, zlib_rs::DeflateFlush::Finish).unwrap();
+            let (ours, zlib) = (compress_if_shorter(&data).unwrap().len(), deflate.total_out() as usize);
+            assert!(ours * 10 <= zlib * 11, "{} bytes: {ours}, zlib {zlib}", data.len());
         }
     }
 

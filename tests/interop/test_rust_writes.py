@@ -42,7 +42,7 @@ def rust():
     """The program that reads and writes with our crate."""
     if program := os.environ.get("DJANGO_SESSIONS_INTEROP"):
         return program
-    build = ["cargo", "build", "--quiet", "--example", "interop_cli", "--features", "legacy"]
+    build = ["cargo", "build", "--quiet", "--example", "interop_cli", "--all-features"]
     build.append("--message-format=json-render-diagnostics")
     output = subprocess.check_output(build, cwd=ROOT, text=True)
     messages = [json.loads(line) for line in output.splitlines()]

@@ -710,8 +710,9 @@ def report(*steps):
 
 def in_child(code, folder, engine, **options):
     folder.mkdir(exist_ok=True)
-    # pytest's own folders are for their owner alone, and another user must get in.
-    for parent in (folder, *folder.parents[:3]):
+    # pytest's own folders are for their owner alone, and another user must get in. (The fourth is
+    # there if several processes share the tests.)
+    for parent in (folder, *folder.parents[:4]):
         with contextlib.suppress(PermissionError):
             parent.chmod(parent.stat().st_mode | 0o011)
     done = subprocess.run(

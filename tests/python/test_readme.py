@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 SECRET_KEY = "the README's secret key, which guards nothing"
 
-# Logs "ada" in, or says who is logged in under a session cookie.
+# Logs "ada" in, runs the command that is named, or says who is logged in under a session cookie and
+# how often Rust greeted her.
 SITE = """
 import sys
 from importlib import import_module
@@ -35,7 +36,10 @@ settings.configure(
     SESSION_ENGINE=SESSION_ENGINE,
     DATABASES={{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}}}},
     INSTALLED_APPS=[
-        "django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"
+        "django.contrib.auth",
+        "django.contrib.contenttypes",
+        "django.contrib.sessions",
+        *(["django_rust_sessions"] if "export_session_settings" in sys.argv else []),
     ],
     CACHES={{
         "default": {{
@@ -57,10 +61,12 @@ if len(sys.argv) == 1:
     client = Client()
     client.force_login(User.objects.get_or_create(username="ada")[0])
     print(client.cookies[settings.SESSION_COOKIE_NAME].value)
+elif sys.argv[1] == "export_session_settings":
+    call_command(*sys.argv[1:])
 else:
     request = HttpRequest()
     request.session = import_module(SESSION_ENGINE).SessionStore(sys.argv[1])
-    print(get_user(request).get_username() or "stranger")
+    print(get_user(request).get_username() or "stranger", request.session.get("greetings", ""))
 """
 
 
@@ -96,8 +102,11 @@ def test_every_snippet_has_a_test():
         "settings",
         "optional settings",
         "check",
+        "export",
         "examples/greet.rs",
+        "greeting",
         "dependency",
+        "rust",
     ]
 
 
@@ -233,8 +242,9 @@ def test_the_engines_page_says_what_redis_is_sent(redis_server, operation):
 def greet():
     if not shutil.which("cargo"):
         pytest.skip("cargo is not installed")
+    (features,) = re.findall(r" --features (\S+) ", snippet("greeting"))
     subprocess.run(
-        ["cargo", "build", "--quiet", "--example", "greet", "--features", "sqlite"],
+        ["cargo", "build", "--quiet", "--example", "greet", "--features", features],
         cwd=ROOT,
         check=True,
     )
@@ -248,16 +258,25 @@ def test_the_rust_program_is_the_example():
 
 def test_the_rust_program_greets_whom_django_logged_in(tmp_path, greet):
     def run(*arguments):
-        variables = {**os.environ, "DJANGO_SECRET_KEY": SECRET_KEY}
+        variables = {**os.environ, "SECRET_KEY": SECRET_KEY}
         return subprocess.run(
             [greet, *arguments], cwd=tmp_path, env=variables, text=True, capture_output=True
         )
 
     cookie = django(tmp_path, DJANGO_DB)
-    assert run(cookie).stdout == "Hello, ada!\n"
+    django(tmp_path, DJANGO_DB, *snippet("export").split()[2:])
+    said = run(cookie)
+    assert said.stdout == snippet("greeting").splitlines(keepends=True)[-1], said.stderr
+    assert run(cookie).stdout == "Hello, ada! (2)\n"
+    assert django(tmp_path, DJANGO_DB, cookie) == "ada 2"
     assert run("a-cookie-that-nobody-has").stdout == "Hello, stranger!\n"
     assert "usage: greet" in run().stderr
     assert "no session key" in run("short").stderr
+
+
+def test_the_handler_is_one_of_the_guide_which_is_compiled():
+    (handler,) = [text for name, language, text in snippets() if language == "rust" and not name]
+    assert handler in (ROOT / "docs" / "rust.md").read_text()
 
 
 def test_the_dependency_is_this_crate():

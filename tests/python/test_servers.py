@@ -12,6 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
+import redis.sentinel
 import servers
 
 ON_LINUX = pytest.mark.skipif(
@@ -119,6 +120,62 @@ def test_redis_with_little_memory_refuses_what_does_not_fit(redis_maxmemory_serv
         assert client.get("small") == b"1"
         client.flushall()
         client.set("small", "2")
+
+
+def test_redis_replicas_have_what_the_primary_has(redis_replicas_server):
+    where = redis_replicas_server
+    primary, *replicas = map(redis.Redis.from_url, where["urls"].split(","))
+    assert primary.role()[0] == b"master"
+    assert primary.set("greeting", "hello")
+    assert primary.wait(2, 5_000) == 2
+    for replica in replicas:
+        assert replica.role()[:3] == [b"slave", b"127.0.0.1", where["port"]]
+        assert replica.get("greeting") == b"hello"
+    for client in (primary, *replicas):
+        client.close()
+
+
+def test_redis_sentinels_agree_about_the_primary(redis_sentinel_server):
+    primary, replica, *sentinels = redis_sentinel_server["ports"]
+    assert len(sentinels) == 3
+    for port in sentinels:
+        sentinel = redis.sentinel.Sentinel([("127.0.0.1", port)], min_other_sentinels=2)
+        assert sentinel.discover_master("mymaster") == ("127.0.0.1", primary)
+        assert sentinel.discover_slaves("mymaster") == [("127.0.0.1", replica)]
+
+
+def test_redis_cluster_has_all_slots_and_redirects(redis_cluster_server):
+    where = redis_cluster_server
+    with redis.RedisCluster.from_url(where["url"]) as cluster:
+        assert {node.port for node in cluster.get_primaries()} == set(where["ports"])
+        for number in range(20):
+            assert cluster.set(f"key {number}", number)
+    with redis.Redis.from_url(where["url"]) as node:
+        moved = 0
+        for number in range(20):
+            try:
+                node.get(f"key {number}")
+            except redis.exceptions.MovedError:
+                moved += 1
+    assert 0 < moved < 20
+
+
+def test_the_options_of_a_group_are_those_of_its_members():
+    for name in ("redis_replicas", "redis_sentinel", "redis_cluster"):
+        started = servers.Started(f"{name}+password")
+        try:
+            where = started.servers[f"{name}+password"]
+            with (
+                redis.Redis(port=where["port"], retry=None) as client,
+                pytest.raises(redis.AuthenticationError),
+            ):
+                client.get("anything")
+            with redis.Redis.from_url(where["url"]) as client:
+                assert client.ping()
+        finally:
+            started.stop()
+        for pid, port in zip(where["pids"], where["ports"], strict=True):
+            wait_until_gone({**where, "pid": pid, "port": port})
 
 
 def test_own_redis_is_paused_killed_and_started_again_where_it_was(own_redis):

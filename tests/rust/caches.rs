@@ -1,374 +1,20 @@
-//! The caches on real servers: what every cache must do, and what Django finds in Redis afterwards.
+//! The caches on real servers. Redis has a file of its own.
 
+#[allow(dead_code, reason = "each test uses what it needs of it")]
+mod cache_cases;
 #[allow(dead_code, reason = "each test uses what it needs of it")]
 mod servers;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cache_cases::*;
 use django_sessions::caches::{Cache, CacheError, TimeLimits};
 use servers::Servers;
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-use tokio::time::sleep;
-
-const MINUTE: Option<Duration> = Some(Duration::from_secs(60));
-const SECOND: Option<Duration> = Some(Duration::from_secs(1));
-const FOR_EVER: Option<Duration> = None;
-
-/// Timeouts with which Django keeps nothing.
-const AT_ONCE: [Option<Duration>; 2] = [Some(Duration::ZERO), Some(Duration::from_millis(999))];
-
-/// Everything that a cache promises.
-async fn conforms(cache: Arc<dyn Cache>) {
-    stores_and_finds(&*cache).await;
-    keeps_any_bytes(&*cache).await;
-    keeps_nothing_without_time(&*cache).await;
-    touches(&*cache).await;
-    ends_on_time(&*cache).await;
-    lets_one_of_many_add(cache.clone()).await;
-    mixes_no_answers_up(cache).await;
-}
-
-async fn stores_and_finds(cache: &dyn Cache) {
-    assert_eq!(cache.get("a").await.unwrap(), None);
-    assert!(!cache.replace("a", b"never", MINUTE).await.unwrap(), "a missing key is not made");
-    assert_eq!(cache.get("a").await.unwrap(), None);
-
-    assert!(cache.add("a", b"first", MINUTE).await.unwrap());
-    assert!(!cache.add("a", b"second", MINUTE).await.unwrap(), "a taken key is not overwritten");
-    assert_eq!(cache.get("a").await.unwrap().unwrap(), b"first");
-
-    assert!(cache.replace("a", b"third", FOR_EVER).await.unwrap());
-    assert_eq!(cache.get("a").await.unwrap().unwrap(), b"third");
-    cache.set("a", b"fourth", MINUTE).await.unwrap();
-    assert_eq!(cache.get("a").await.unwrap().unwrap(), b"fourth");
-
-    assert!(cache.delete("a").await.unwrap());
-    assert!(!cache.delete("a").await.unwrap());
-    assert!(!cache.replace("a", b"fifth", MINUTE).await.unwrap(), "what is deleted stays deleted");
-    cache.set("a", b"sixth", MINUTE).await.unwrap();
-    assert_eq!(cache.get("a").await.unwrap().unwrap(), b"sixth");
-}
-
-async fn keeps_any_bytes(cache: &dyn Cache) {
-    let all: Vec<u8> = (0..=255).cycle().take(300_000).collect();
-    for value in [&b""[..], b"\r\nEND\r\n", b" 42 ", &all] {
-        // Any text of eight characters is a session key to Django.
-        for key in ["bytes", ":1:django.contrib.sessions.cacheключ-🔑-é"] {
-            cache.set(key, value, MINUTE).await.unwrap();
-            assert_eq!(cache.get(key).await.unwrap().as_deref(), Some(value), "{key}");
-            assert!(cache.replace(key, value, MINUTE).await.unwrap());
-            assert!(cache.touch(key, MINUTE).await.unwrap());
-            assert!(cache.delete(key).await.unwrap());
-        }
-    }
-}
-
-async fn keeps_nothing_without_time(cache: &dyn Cache) {
-    for at_once in AT_ONCE {
-        cache.set("zero", b"old", MINUTE).await.unwrap();
-        assert!(!cache.add("zero", b"new", at_once).await.unwrap());
-        assert_eq!(cache.get("zero").await.unwrap().unwrap(), b"old");
-        assert!(cache.replace("zero", b"new", at_once).await.unwrap());
-        assert_eq!(cache.get("zero").await.unwrap(), None);
-        assert!(!cache.replace("zero", b"new", at_once).await.unwrap());
-
-        assert!(cache.add("zero", b"new", at_once).await.unwrap());
-        assert_eq!(cache.get("zero").await.unwrap(), None);
-
-        cache.set("zero", b"old", MINUTE).await.unwrap();
-        cache.set("zero", b"new", at_once).await.unwrap();
-        assert_eq!(cache.get("zero").await.unwrap(), None);
-
-        cache.set("zero", b"old", MINUTE).await.unwrap();
-        assert!(cache.touch("zero", at_once).await.unwrap());
-        assert_eq!(cache.get("zero").await.unwrap(), None);
-        assert!(!cache.touch("zero", at_once).await.unwrap());
-    }
-}
-
-async fn touches(cache: &dyn Cache) {
-    for timeout in [MINUTE, FOR_EVER] {
-        assert!(!cache.touch("touched", timeout).await.unwrap());
-        for before in [MINUTE, FOR_EVER] {
-            cache.set("touched", b"value", before).await.unwrap();
-            assert!(cache.touch("touched", timeout).await.unwrap(), "{before:?} to {timeout:?}");
-            assert_eq!(cache.get("touched").await.unwrap().unwrap(), b"value");
-        }
-        cache.delete("touched").await.unwrap();
-    }
-}
-
-async fn ends_on_time(cache: &dyn Cache) {
-    let forty_days = Some(Duration::from_secs(60 * 60 * 24 * 40));
-    for (key, timeout) in [("brief", SECOND), ("days", forty_days), ("ever", FOR_EVER), ("minute", MINUTE)] {
-        cache.set(key, b"value", timeout).await.unwrap();
-    }
-    assert!(cache.add("added", b"value", SECOND).await.unwrap());
-    for (key, before, after) in
-        [("shortened", MINUTE, SECOND), ("prolonged", SECOND, MINUTE), ("freed", SECOND, FOR_EVER)]
-    {
-        cache.set(key, b"value", before).await.unwrap();
-        assert!(cache.touch(key, after).await.unwrap());
-    }
-    cache.set("replaced", b"value", SECOND).await.unwrap();
-    assert!(cache.replace("replaced", b"value", MINUTE).await.unwrap());
-
-    // memcached's clock ticks once a second, so the end may be a second late.
-    sleep(Duration::from_millis(2500)).await;
-    for key in ["brief", "added", "shortened"] {
-        assert_eq!(cache.get(key).await.unwrap(), None, "{key}");
-        assert!(!cache.replace(key, b"value", MINUTE).await.unwrap(), "{key}");
-    }
-    for key in ["days", "ever", "minute", "prolonged", "freed", "replaced"] {
-        assert_eq!(cache.get(key).await.unwrap().as_deref(), Some(&b"value"[..]), "{key}");
-    }
-    assert!(cache.add("brief", b"value", MINUTE).await.unwrap(), "free again");
-}
-
-async fn lets_one_of_many_add(cache: Arc<dyn Cache>) {
-    let mut racers = JoinSet::new();
-    for racer in 0..32 {
-        let cache = cache.clone();
-        racers.spawn(async move { cache.add("raced", format!("{racer}").as_bytes(), MINUTE).await.unwrap() });
-    }
-    assert_eq!(racers.join_all().await.into_iter().filter(|won| *won).count(), 1);
-}
-
-/// 48 tasks at once, a third of whose calls are dropped half-way: each answer is to the question that was asked.
-async fn mixes_no_answers_up(cache: Arc<dyn Cache>) {
-    let mut tasks = JoinSet::new();
-    for task in 0..48u64 {
-        let cache = cache.clone();
-        tasks.spawn(async move {
-            let key = format!("task-{task}");
-            cache.set(&key, key.as_bytes(), MINUTE).await.unwrap();
-            for round in 0..30 {
-                if round % 3 == 0 {
-                    let patience = Duration::from_micros((task * 37 + round * 211) % 900);
-                    let _dropped = tokio::time::timeout(patience, cache.get(&key)).await;
-                    continue;
-                }
-                assert_eq!(cache.get(&key).await.unwrap().as_deref(), Some(key.as_bytes()));
-            }
-        });
-    }
-    tasks.join_all().await;
-}
-
-/// A door to a server that the test can shut.
-struct Door {
-    address: String,
-    guests: Arc<tokio::sync::Mutex<JoinSet<()>>>,
-}
-
-impl Door {
-    async fn to(port: u32) -> Self {
-        let port = u16::try_from(port).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let guests = Arc::new(tokio::sync::Mutex::new(JoinSet::new()));
-        let inside = guests.clone();
-        tokio::spawn(async move {
-            while let Ok((mut guest, _)) = listener.accept().await {
-                inside.lock().await.spawn(async move {
-                    let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-                    let _closed = copy_bidirectional(&mut guest, &mut server).await;
-                });
-            }
-        });
-        Self { address, guests }
-    }
-
-    /// Ends all connections, as a server that restarts. New ones are let in.
-    async fn slam(&self) {
-        self.guests.lock().await.shutdown().await;
-    }
-}
-
-async fn survives_lost_connections(cache: &dyn Cache, door: &Door) {
-    for value in [&b"1"[..], b"2", b"3"] {
-        cache.set("lost", value, MINUTE).await.unwrap();
-        door.slam().await;
-        assert_eq!(cache.get("lost").await.unwrap().as_deref(), Some(value));
-        door.slam().await;
-        assert!(cache.replace("lost", b"again", MINUTE).await.unwrap());
-        assert_eq!(cache.get("lost").await.unwrap().unwrap(), b"again");
-    }
-}
-
-const SHORT: TimeLimits =
-    TimeLimits { connect: Duration::from_millis(200), response: Duration::from_millis(200) };
-
-/// A listener that accepts and says nothing, as a server that hangs; and its address.
-async fn silence() -> (tokio::task::JoinHandle<()>, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let task = tokio::spawn(async move {
-        let mut guests = Vec::new();
-        while let Ok((guest, _)) = listener.accept().await {
-            guests.push(guest);
-        }
-    });
-    (task, address)
-}
-
-/// A port on which nobody listens.
-async fn nobody() -> String {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string()
-}
-
-fn assert_soon(start: Instant) {
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
-}
-
-#[cfg(feature = "redis")]
-mod redis {
-    use std::path::Path;
-    use std::process::Command;
-
-    use django_sessions::caches::redis::RedisCache;
-    use django_sessions::caches::{CACHE_KEY_PREFIX, CACHED_DB_KEY_PREFIX, KeyLayout};
-
-    use super::*;
-
-    async fn connect(url: &str) -> RedisCache {
-        RedisCache::connect(url, TimeLimits::default()).await.unwrap()
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn redis_conforms() {
-        let Some(servers) = Servers::start(&["redis"]) else { return };
-        conforms(Arc::new(connect(servers.text("redis", "url")).await)).await;
-        let socket = format!("unix://{}", servers.text("redis", "socket"));
-        stores_and_finds(&connect(&format!("{socket}?db=1")).await).await;
-    }
-
-    #[tokio::test]
-    async fn lost_connections_are_made_again() {
-        let Some(servers) = Servers::start(&["redis"]) else { return };
-        let door = Door::to(servers.number("redis", "port")).await;
-        let cache = connect(&format!("redis://{}/0", door.address)).await;
-        survives_lost_connections(&cache, &door).await;
-    }
-
-    #[tokio::test]
-    async fn a_server_that_is_gone_or_hangs_is_found_out_soon() {
-        let Some(servers) = Servers::start(&["redis"]) else { return };
-        let start = Instant::now();
-        for address in [nobody().await, silence().await.1] {
-            let error = RedisCache::connect(&format!("redis://{address}/0"), SHORT).await.unwrap_err();
-            assert!(matches!(error, CacheError::Redis(_)), "{error:?}");
-            assert!(std::error::Error::source(&error).is_some());
-        }
-        assert_soon(start);
-        let cache = RedisCache::connect(servers.text("redis", "url"), SHORT).await.unwrap();
-        let debug = ::redis::Client::open(servers.text("redis", "url")).unwrap();
-        let mut debug = debug.get_multiplexed_async_connection().await.unwrap();
-        let _: () = ::redis::cmd("CLIENT").arg("PAUSE").arg(1000).query_async(&mut debug).await.unwrap();
-        let start = Instant::now();
-        let Err(CacheError::Redis(error)) = cache.get("a").await else { panic!("it was paused") };
-        assert!(error.is_timeout(), "{error}");
-        assert_soon(start);
-        drop(servers);
-        let start = Instant::now();
-        assert!(matches!(cache.get("a").await, Err(CacheError::Redis(_))));
-        assert!(matches!(cache.get("a").await, Err(CacheError::Redis(_))));
-        assert_soon(start);
-    }
-
-    #[tokio::test]
-    async fn an_address_that_cannot_be_read_is_an_error() {
-        for url in ["", "127.0.0.1:6379", "memcached://127.0.0.1"] {
-            assert!(matches!(RedisCache::connect(url, SHORT).await, Err(CacheError::Redis(_))), "{url}");
-        }
-    }
-
-    /// Runs a line of Python with `cache`, Django's `RedisCache`, on this server, and returns what it prints.
-    fn django(servers: &Servers, code: &str) -> String {
-        let script = format!(
-            "from django.conf import settings\n\
-             settings.configure(SECRET_KEY='k', SESSION_ENGINE='django.contrib.sessions.backends.cache', CACHES={{\n\
-             'default': {{'BACKEND': 'django.core.cache.backends.redis.RedisCache', 'LOCATION': '{url}'}},\n\
-             'shop': {{'BACKEND': 'django.core.cache.backends.redis.RedisCache', 'LOCATION': '{url}',\n\
-             'KEY_PREFIX': 'shop', 'VERSION': 2}}}})\n\
-             from django.core.cache import cache, caches\n\
-             {code}\n",
-            url = servers.text("redis", "url"),
-        );
-        let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
-        let output = Command::new(python).args(["-c", &script]).output().expect("run `make venv`");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    }
-
-    #[tokio::test]
-    async fn django_reads_what_rust_wrote_and_the_reverse() {
-        let Some(servers) = Servers::start(&["redis"]) else { return };
-        let cache = connect(servers.text("redis", "url")).await;
-        let (default, shop) = (KeyLayout::default(), KeyLayout::new("shop", 2));
-
-        // Django stores integers as they are, and everything else as a pickle.
-        cache.set(&default.make_key("visits"), b"41", MINUTE).await.unwrap();
-        cache.set(&shop.make_key("visits"), b"7", FOR_EVER).await.unwrap();
-        assert_eq!(django(&servers, "print(cache.get('visits'), caches['shop'].get('visits'))"), "41 7");
-        assert_eq!(django(&servers, "print(cache.add('visits', 1), cache.incr('visits'))"), "False 42");
-        assert_eq!(cache.get(&default.make_key("visits")).await.unwrap().unwrap(), b"42");
-        let seconds: u32 =
-            django(&servers, "print(cache._cache.get_client().ttl(':1:visits'))").parse().unwrap();
-        assert!((50..=60).contains(&seconds), "{seconds}");
-        assert_eq!(
-            django(&servers, "print(cache._cache.get_client().ttl('shop:2:visits'))"),
-            "-1",
-            "no timeout"
-        );
-
-        django(&servers, "caches['shop'].set('orders', 1234, 60)");
-        assert_eq!(cache.get(&shop.make_key("orders")).await.unwrap().unwrap(), b"1234");
-        assert!(!cache.add(&shop.make_key("orders"), b"1", MINUTE).await.unwrap());
-        django(&servers, "caches['shop'].delete('orders')");
-        assert!(!cache.replace(&shop.make_key("orders"), b"1", MINUTE).await.unwrap());
-    }
-
-    #[tokio::test]
-    async fn django_sessions_are_under_these_keys() {
-        let Some(servers) = Servers::start(&["redis"]) else { return };
-        let cache = connect(servers.text("redis", "url")).await;
-        let prefixes = django(
-            &servers,
-            "from django.contrib.sessions.backends import cache as c\nprint(c.KEY_PREFIX)\n\
-             settings.INSTALLED_APPS = ['django.contrib.contenttypes', 'django.contrib.sessions']\n\
-             import django; django.setup()\n\
-             from django.contrib.sessions.backends import cached_db as d\nprint(d.KEY_PREFIX)",
-        );
-        assert_eq!(prefixes.lines().collect::<Vec<_>>(), [CACHE_KEY_PREFIX, CACHED_DB_KEY_PREFIX]);
-
-        // A session goes through Rust as the bytes that it is.
-        let key = django(
-            &servers,
-            "from django.contrib.sessions.backends.cache import SessionStore\n\
-             session = SessionStore(); session['cart'] = ['tea', 2**70]; session.save(); print(session.session_key)",
-        );
-        let stored = |key: &str| KeyLayout::default().make_key(&format!("{CACHE_KEY_PREFIX}{key}"));
-        let pickle = cache.get(&stored(&key)).await.unwrap().expect("Django stored it there");
-        cache.set(&stored("another-key"), &pickle, MINUTE).await.unwrap();
-        assert!(cache.delete(&stored(&key)).await.unwrap());
-        let seen = django(
-            &servers,
-            &format!(
-                "from django.contrib.sessions.backends.cache import SessionStore\n\
-                 print(SessionStore('{key}').load(), SessionStore('another-key').load())"
-            ),
-        );
-        assert_eq!(seen, "{} {'cart': ['tea', 1180591620717411303424]}");
-    }
-}
 
 #[cfg(feature = "memcached")]
 mod memcached {
-    use django_sessions::caches::memcached::MemcachedCache;
+    use django_sessions::caches::memcached::{MemcachedCache, MemcachedSettings};
     use jiff::Timestamp;
 
     use super::*;
@@ -382,6 +28,81 @@ mod memcached {
     async fn memcached_conforms() {
         let Some(servers) = Servers::start(&["memcached"]) else { return };
         conforms(Arc::new(connect(&servers).await)).await;
+    }
+
+    /// Three servers with short limits, and the cache over them.
+    fn three() -> Option<(Servers, Vec<String>, MemcachedCache)> {
+        let servers = Servers::start(&["memcached_three"])?;
+        let ports = servers.numbers("memcached_three", "ports");
+        let location: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let mut settings = MemcachedSettings::new(location.clone());
+        (settings.connect_timeout, settings.timeout) = (0.3, 0.3);
+        Some((servers, location, MemcachedCache::open(&settings).unwrap()))
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn three_memcached_conform() {
+        let Some(servers) = Servers::start(&["memcached_three"]) else { return };
+        let ports = servers.numbers("memcached_three", "ports");
+        let settings = MemcachedSettings::new(ports.iter().map(|port| format!("127.0.0.1:{port}")));
+        conforms(Arc::new(MemcachedCache::open(&settings).unwrap())).await;
+    }
+
+    fn signal(signal: &str, pid: u32) {
+        let sent = std::process::Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Sets 60 keys to `value` and returns which of them failed.
+    async fn fails_to_set(cache: &MemcachedCache, value: &[u8]) -> Vec<String> {
+        let mut failed = Vec::new();
+        for number in 0..60 {
+            let key = format!("key-{number}");
+            if cache.set(&key, value, MINUTE).await.is_err() {
+                failed.push(key);
+            }
+        }
+        failed
+    }
+
+    #[tokio::test]
+    async fn what_one_of_three_does_not_take_goes_to_no_other() {
+        let Some((servers, location, cache)) = three() else { return };
+        assert_eq!(fails_to_set(&cache, b"first").await, [""; 0]);
+
+        let pid = servers.numbers("memcached_three", "pids")[1];
+        signal("-STOP", pid);
+        let start = Instant::now();
+        let (mut stopped, mut others) = (0, 0);
+        for number in 0..12 {
+            match cache.get(&format!("key-{number}")).await {
+                Ok(found) => others += usize::from(found.unwrap() == b"first"),
+                Err(CacheError::TimedOut { .. }) => stopped += 1,
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        assert!(stopped > 0 && others > 0 && stopped + others == 12, "{stopped} and {others}");
+        assert!(start.elapsed() < Duration::from_millis(12 * 300 + 1000), "{:?}", start.elapsed());
+        signal("-CONT", pid);
+        for number in 0..60 {
+            assert_eq!(
+                cache.get(&format!("key-{number}")).await.unwrap().unwrap(),
+                b"first",
+                "no answer is late"
+            );
+        }
+
+        signal("-KILL", pid);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let failed = fails_to_set(&cache, b"second").await;
+        assert!(failed.len() > 5 && failed.len() < 40, "{}", failed.len());
+        for address in [&location[0], &location[2]] {
+            let one = MemcachedCache::connect(address, TimeLimits::default()).await.unwrap();
+            for key in &failed {
+                assert_eq!(one.get(key).await.unwrap(), None, "{key}");
+            }
+        }
+        assert_eq!(fails_to_set(&cache, b"third").await, failed, "and none of them moved");
     }
 
     #[tokio::test]
@@ -451,22 +172,227 @@ mod memcached {
         let cache = connect(&servers).await;
         cache.set("large", b"old", MINUTE).await.unwrap();
         let error = cache.set("large", &vec![b'x'; 2_000_000], MINUTE).await.unwrap_err();
-        assert!(matches!(error, CacheError::Memcached(_)), "{error:?}");
+        assert!(matches!(error, CacheError::TooLarge { size: 2_000_000 }), "{error:?}");
         assert_eq!(cache.get("large").await.unwrap(), None);
     }
 
     #[tokio::test]
     async fn flags_say_what_the_bytes_are() {
-        use async_memcached::{AsciiProtocol, Client};
+        use async_memcached::{Client, MetaProtocol};
 
         let Some(servers) = Servers::start(&["memcached"]) else { return };
         let address = format!("tcp://127.0.0.1:{}", servers.number("memcached", "port"));
         let mut other = Client::new(address).await.unwrap();
         let cache = connect(&servers).await;
-        cache.set("bytes", b"value", MINUTE).await.unwrap();
-        cache.with_flags(1).set("pickle", b"N.", MINUTE).await.unwrap();
-        for (key, flags) in [("bytes", 0), ("pickle", 1)] {
-            assert_eq!(other.get(key).await.unwrap().unwrap().flags, Some(flags));
+        cache.set("pickle", b"N.", MINUTE).await.unwrap();
+        let found = other.meta_get("pickle", false, None, Some(&["v", "f"])).await.unwrap().unwrap();
+        assert_eq!((found.flags, found.data.as_deref()), (Some(1), Some(&b"N."[..])));
+        for (flags, what) in [(0, "bytes"), (2, "an integer"), (16, "a text"), (32, "something unknown")] {
+            other.meta_set("other", &b"7"[..], false, None, Some(&[&format!("F{flags}")])).await.unwrap();
+            let error = cache.get("other").await.unwrap_err();
+            assert!(error.to_string().contains(what), "{error}");
         }
+    }
+}
+
+#[cfg(feature = "_sql")]
+mod db {
+    use django_sessions::backends::db::{Pool, Vendor};
+    use django_sessions::caches::db::{DatabaseCacheSettings, DbCache};
+    use sqlx::AssertSqlSafe;
+
+    use super::*;
+
+    /// A cache over a new table, which is as `createcachetable` makes it with this database's types.
+    async fn cache(pool: Pool, types: [&str; 3]) -> DbCache {
+        let [key, value, date] = types;
+        let statement = format!(
+            "CREATE TABLE cache (cache_key {key} NOT NULL PRIMARY KEY, value {value} NOT NULL, expires {date} NOT NULL)"
+        );
+        let statement = sqlx::raw_sql(AssertSqlSafe(statement));
+        match pool.vendor() {
+            #[cfg(feature = "sqlite")]
+            Vendor::Sqlite => drop(statement.execute(pool.sqlite().unwrap()).await.unwrap()),
+            #[cfg(feature = "postgres")]
+            Vendor::Postgres => drop(statement.execute(pool.postgres().unwrap()).await.unwrap()),
+            #[cfg(feature = "mysql")]
+            Vendor::MySql => drop(statement.execute(pool.mysql().unwrap()).await.unwrap()),
+            _ => unreachable!("no other database is known"),
+        }
+        DbCache::new(pool, &DatabaseCacheSettings::new("cache"))
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn sqlite_conforms() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db.sqlite3");
+        std::fs::File::create(&path).unwrap();
+        let pool = Pool::connect(&format!("sqlite:{}", path.display())).await.unwrap();
+        conforms_with_fractions(Arc::new(cache(pool, ["varchar(255)", "text", "datetime"]).await)).await;
+    }
+
+    #[cfg(feature = "postgres")]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn postgres_conforms() {
+        let Some(servers) = Servers::start(&["postgres"]) else { return };
+        let pool = Pool::connect(servers.text("postgres", "url")).await.unwrap();
+        let cache = cache(pool, ["varchar(255)", "text", "timestamp with time zone"]).await;
+        conforms_with_fractions(Arc::new(cache.clone())).await;
+
+        // What PostgreSQL cannot hold is missing, and refused where it would have to be stored.
+        for key in ["a\0b".to_owned(), "k".repeat(256)] {
+            assert_eq!(cache.get(&key).await.unwrap(), None);
+            assert!(!cache.delete(&key).await.unwrap());
+            assert!(matches!(cache.set(&key, b"", MINUTE).await, Err(CacheError::InvalidKey)));
+            assert!(matches!(cache.add(&key, b"", MINUTE).await, Err(CacheError::InvalidKey)));
+        }
+    }
+
+    #[cfg(feature = "mysql")]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn mariadb_conforms() {
+        let Some(servers) = Servers::start(&["mariadb"]) else { return };
+        let pool = Pool::connect(servers.text("mariadb", "url")).await.unwrap();
+        let cache = cache(pool, ["varchar(255)", "longtext", "datetime(6)"]).await;
+        conforms_with_fractions(Arc::new(cache.clone())).await;
+
+        // The collation takes these for one key. Django does not find one under the other.
+        cache.set("Key", b"upper", MINUTE).await.unwrap();
+        assert_eq!(cache.get("key").await.unwrap(), None);
+        assert!(!cache.replace("key", b"lower", MINUTE).await.unwrap());
+        assert_eq!(cache.get("Key").await.unwrap().unwrap(), b"upper");
+    }
+
+    /// Many make room at once, in small tables: locks are waited for, and deadlocks passed over.
+    #[cfg(all(feature = "postgres", feature = "mysql"))]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn many_make_room_at_once() {
+        for (server, types) in [
+            ("postgres", ["varchar(255)", "text", "timestamp with time zone"]),
+            ("mariadb", ["varchar(255)", "longtext", "datetime(6)"]),
+        ] {
+            let Some(servers) = Servers::start(&[server]) else { continue };
+            let pool = Pool::connect(servers.text(server, "url")).await.unwrap();
+            let _table = cache(pool.clone(), types).await;
+            let mut settings = DatabaseCacheSettings::new("cache");
+            settings.max_entries = 10;
+            let cache = DbCache::new(pool, &settings);
+            let mut tasks = tokio::task::JoinSet::new();
+            for task in 0..8 {
+                let cache = cache.clone();
+                tasks.spawn(async move {
+                    for round in 0..25 {
+                        let key = format!("key-{}", (task * 31 + round * 7) % 40);
+                        cache.set(&key, b"}.", MINUTE).await.unwrap();
+                        cache.replace(&key, b"}.", MINUTE).await.unwrap();
+                    }
+                });
+            }
+            tasks.join_all().await;
+        }
+    }
+}
+
+#[cfg(feature = "filebased")]
+mod filebased {
+    use django_sessions::caches::filebased::{FileBasedCache, FileBasedSettings};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn files_conform() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = folder.path().join("cache");
+        let cache = FileBasedCache::open(&FileBasedSettings::new(&location)).unwrap();
+        conforms_with_fractions(Arc::new(cache.clone())).await;
+
+        let brief = Some(Duration::from_millis(300));
+        cache.set("brief", b"value", brief).await.unwrap();
+        assert!(cache.get("brief").await.unwrap().is_some());
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        assert!(cache.get("brief").await.unwrap().is_none());
+
+        // The file of what is over is taken away by one of them, and never what was added since.
+        let shared: Arc<dyn Cache> = Arc::new(cache.clone());
+        for round in 0..100 {
+            let key = format!("over-{round}");
+            cache.set(&key, b"value", Some(Duration::ZERO)).await.unwrap();
+            assert_eq!(adders(&shared, &key).await, 1);
+        }
+
+        // Dropped or not, nobody leaves a temporary file behind.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        for entry in std::fs::read_dir(&location).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            assert!(name.ends_with(".djcache"), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_cannot_be_made_is_an_error() {
+        let error = FileBasedCache::open(&FileBasedSettings::default()).unwrap_err();
+        assert!(matches!(error, CacheError::Settings(_)), "{error:?}");
+        let cache = FileBasedCache::open(&FileBasedSettings::new("/dev/null/cache")).unwrap();
+        let error = cache.set("key", b"value", MINUTE).await.unwrap_err();
+        assert!(matches!(error, CacheError::Io(_)), "{error:?}");
+    }
+}
+
+#[cfg(feature = "locmem")]
+mod locmem {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use django_sessions::caches::locmem::{LocMemCache, LocMemSettings};
+    use jiff::Timestamp;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn locmem_conforms() {
+        conforms_with_fractions(Arc::new(LocMemCache::open(&LocMemSettings::default()).unwrap())).await;
+    }
+
+    fn small(max_entries: u64, cull_frequency: u64) -> LocMemCache {
+        let mut settings = LocMemSettings::default();
+        (settings.max_entries, settings.cull_frequency) = (max_entries, cull_frequency);
+        LocMemCache::open(&settings).unwrap()
+    }
+
+    async fn left(cache: &LocMemCache) -> String {
+        let mut left = String::new();
+        for key in ["a", "b", "c", "d", "e"] {
+            if cache.get(key).await.unwrap().is_some() {
+                left.push_str(key);
+            }
+        }
+        left
+    }
+
+    #[tokio::test]
+    async fn the_least_recently_used_go_first() {
+        for (frequency, expected) in [(4, "acde"), (2, "ade"), (1, "e"), (0, "e"), (9, "abcde")] {
+            let cache = small(4, frequency);
+            for key in ["a", "b", "c", "d"] {
+                cache.set(key, b"value", FOR_EVER).await.unwrap();
+            }
+            cache.get("a").await.unwrap();
+            cache.touch("b", MINUTE).await.unwrap(); // does not count, as in Django
+            cache.set("e", b"value", FOR_EVER).await.unwrap();
+            assert_eq!(left(&cache).await, expected, "CULL_FREQUENCY = {frequency}");
+        }
+    }
+
+    #[tokio::test]
+    async fn time_is_the_clock_s() {
+        let now = Arc::new(AtomicI64::new(1_700_000_000_000));
+        let reader = now.clone();
+        let clock = move || Timestamp::from_millisecond(reader.load(Ordering::Relaxed)).unwrap();
+        let cache = LocMemCache::open(&LocMemSettings::default()).unwrap().with_clock(clock);
+        cache.set("half", b"value", Some(Duration::from_millis(500))).await.unwrap();
+        now.fetch_add(499, Ordering::Relaxed);
+        assert!(cache.get("half").await.unwrap().is_some());
+        now.fetch_add(1, Ordering::Relaxed);
+        assert!(cache.get("half").await.unwrap().is_none());
     }
 }

@@ -8,7 +8,7 @@ use django::{Answer, Django};
 use django_sessions::crypto::SecretKeys;
 use django_sessions::serializers::json::{self, Object, RawValue};
 use django_sessions::session::{Expiry, Session, SessionKey};
-use django_sessions::settings::SessionSettings;
+use django_sessions::settings::Settings;
 use django_sessions::signing::{SigningError, TimestampSigner};
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -333,7 +333,7 @@ fn a_session_answers_and_changes_as_in_django() {
             Session::with_data(key.and_then(SessionKey::new), Object::parse(stored.as_bytes()).unwrap());
         let answers: Vec<Value> = calls.iter().map(|call| call.play(&mut session)).collect();
         let flags = (session.accessed(), session.modified(), session.is_empty());
-        let settings = SessionSettings::new(SecretKeys::new("unused"));
+        let settings = Settings::new(SecretKeys::new("unused"));
         let expiry = (
             session.expiry_age(&settings, now).unwrap(),
             session.expiry_date(&settings, now).unwrap().as_second() as f64,

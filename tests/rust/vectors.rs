@@ -302,16 +302,16 @@ mod rows {
     use django_sessions::backends::SessionStore;
     use django_sessions::backends::db::{DbStore, Pool};
     use django_sessions::session::SessionKey;
-    use django_sessions::settings::SessionSettings;
+    use django_sessions::settings::Settings;
 
     use super::*;
 
     /// A store whose clock stands at the time that the vector was made.
     async fn store(entry: &Entry<'_>) -> (DbStore, sqlx::SqlitePool) {
-        let mut settings = SessionSettings::new(entry.keys());
+        let mut settings = Settings::new(entry.keys());
         settings.key_salt = entry.text("salt").unwrap().to_owned();
         let pool = Pool::connect("sqlite::memory:").await.unwrap();
-        let Pool::Sqlite(connection) = &pool else { unreachable!() };
+        let connection = pool.sqlite().unwrap();
         sqlx::query("CREATE TABLE django_session (session_key varchar(40) NOT NULL PRIMARY KEY, session_data text NOT NULL, expire_date datetime NOT NULL)")
             .execute(connection).await.unwrap();
         let connection = connection.clone();

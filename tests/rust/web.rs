@@ -1,25 +1,24 @@
-//! The session cookie in real requests: what the extractors hand to a handler.
-
-#![cfg(any(feature = "axum", feature = "actix"))]
+//! Cookies that come in several headers, and layers that are missing.
 
 use django_sessions::crypto::SecretKeys;
 use django_sessions::session::SessionKey;
-use django_sessions::settings::SessionSettings;
+use django_sessions::settings::Settings;
 
 const KEY: &str = "0123456789abcdefghijklmnopqrstuv";
 
 /// The `Cookie` headers of a request, and the key that Django would take from them.
-const REQUESTS: [(&[&str], Option<&str>); 6] = [
+const REQUESTS: [(&[&str], Option<&str>); 7] = [
     (&[], None),
     (&["theme=dark; sid=0123456789abcdefghijklmnopqrstuv"], Some(KEY)),
     (&["theme=dark", "sid=0123456789abcdefghijklmnopqrstuv"], Some(KEY)),
     (&["sid=another-visitor", "sid=0123456789abcdefghijklmnopqrstuv; a=b"], Some(KEY)),
+    (&["sid=\"01234567\\070\\9abcdefghijklmnopqrstuv\""], Some("0123456789abcdefghijklmnopqrstuv")),
     (&["sessionid=0123456789abcdefghijklmnopqrstuv"], None),
     (&["sid=short"], None),
 ];
 
-fn settings() -> SessionSettings {
-    let mut settings = SessionSettings::new(SecretKeys::new("secret"));
+fn settings() -> Settings {
+    let mut settings = Settings::new(SecretKeys::new("secret"));
     settings.session_cookie_name = "sid".to_owned();
     settings
 }
@@ -31,31 +30,24 @@ fn shown(key: Option<SessionKey>) -> String {
 
 #[cfg(feature = "axum")]
 #[tokio::test]
-async fn axum_reads_the_cookie() {
-    use std::sync::Arc;
-
-    use axum::{Router, routing::get};
+async fn axum_reads_the_cookies() {
+    use axum::body::{Body, to_bytes};
+    use axum::{Router, http::Request, routing::get};
+    use django_sessions::backends::signed_cookies::SignedCookieStore;
     use django_sessions::web::axum::SessionCookie;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
+    use django_sessions::web::tower::SessionLayer;
+    use tower::ServiceExt;
 
-    async fn handler(SessionCookie(key): SessionCookie) -> String {
-        shown(key)
-    }
-    let app = Router::new().route("/", get(handler)).with_state(Arc::new(settings()));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, app).await });
-
+    let layer = SessionLayer::new(SignedCookieStore::new(settings()), settings());
+    let handler = async |SessionCookie(key): SessionCookie| shown(key);
+    let app: Router = Router::new().route("/", get(handler)).layer(layer);
     for (headers, expected) in REQUESTS {
-        let cookies: String = headers.iter().map(|header| format!("Cookie: {header}\r\n")).collect();
-        let request = format!("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{cookies}\r\n");
-        let mut connection = TcpStream::connect(address).await.unwrap();
-        connection.write_all(request.as_bytes()).await.unwrap();
-        let mut response = String::new();
-        connection.read_to_string(&mut response).await.unwrap();
-        let (head, body) = response.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        let mut request = Request::builder().uri("/");
+        for header in headers {
+            request = request.header("Cookie", *header);
+        }
+        let response = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let body = to_bytes(response.into_body(), 100).await.unwrap();
         assert_eq!(body, expected.unwrap_or("nobody"), "{headers:?}");
     }
 }
@@ -67,7 +59,8 @@ mod actix {
 
     use actix_web::http::{StatusCode, header::COOKIE};
     use actix_web::{App, test, web};
-    use django_sessions::web::actix::SessionCookie;
+    use django_sessions::backends::signed_cookies::SignedCookieStore;
+    use django_sessions::web::actix::{SessionCookie, SessionMiddleware};
 
     use super::*;
 
@@ -76,9 +69,9 @@ mod actix {
     }
 
     #[tokio::test]
-    async fn reads_the_cookie() {
-        let app = App::new().app_data(web::Data::new(settings())).route("/", web::get().to(handler));
-        let app = test::init_service(app).await;
+    async fn reads_the_cookies() {
+        let sessions = SessionMiddleware::new(SignedCookieStore::new(settings()), settings());
+        let app = test::init_service(App::new().wrap(sessions).route("/", web::get().to(handler))).await;
         for (headers, expected) in REQUESTS {
             let mut request = test::TestRequest::get().uri("/");
             for header in headers {
@@ -104,7 +97,7 @@ mod actix {
     }
 
     #[tokio::test]
-    async fn missing_settings_are_the_server_s_fault_and_the_log_says_what_to_do() {
+    async fn a_missing_middleware_is_the_server_s_fault_and_the_log_says_what_to_do() {
         let log = Log::default();
         let writer = log.clone();
         let subscriber =
@@ -115,11 +108,8 @@ mod actix {
         let response = test::call_service(&app, test::TestRequest::get().uri("/").to_request()).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let body = test::read_body(response).await;
-        assert!(
-            !String::from_utf8_lossy(&body).contains("app_data"),
-            "visitors need not know how it is built"
-        );
+        assert!(!String::from_utf8_lossy(&body).contains("wrap"), "visitors need not know how it is built");
         let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-        assert!(log.contains("ERROR") && log.contains(".app_data(web::Data::new("), "{log}");
+        assert!(log.contains("ERROR") && log.contains("SessionMiddleware::new("), "{log}");
     }
 }

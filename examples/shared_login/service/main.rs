@@ -10,18 +10,17 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Form, FromRef, Request, State};
+use axum::extract::{Form, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use django_sessions::backends::SessionStore;
-use django_sessions::backends::db::DbStore;
-use django_sessions::contrib::auth::Users;
-use django_sessions::crypto::{RANDOM_STRING_CHARS, SecretKeys, get_random_string};
+use django_sessions::crypto::{RANDOM_STRING_CHARS, get_random_string};
 use django_sessions::serializers::json::RawValue;
 use django_sessions::session::SessionError;
-use django_sessions::settings::SessionSettings;
+use django_sessions::settings::Settings;
+use django_sessions::web::Auth;
+use django_sessions::web::tower::SessionLayer;
 use maud::Markup;
 use serde::{Deserialize, Serialize};
 
@@ -41,18 +40,11 @@ struct Item {
 /// What all requests share.
 #[derive(Clone)]
 struct Shop {
-    settings: Arc<SessionSettings>,
-    store: DbStore,
-    users: Users,
+    settings: Arc<Settings>,
+    /// Where sessions are, in words.
+    kept: Arc<str>,
     port: u16,
     django_port: u16,
-}
-
-/// For the crate's `SessionCookie`.
-impl FromRef<Shop> for Arc<SessionSettings> {
-    fn from_ref(shop: &Shop) -> Self {
-        shop.settings.clone()
-    }
 }
 
 type Handled = Result<Response, Problem>;
@@ -61,20 +53,18 @@ type Handled = Result<Response, Problem>;
 async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_ansi(false).init();
 
-    let mut settings = SessionSettings::new(SecretKeys::new(variable("DJANGO_SECRET_KEY")?));
-    settings.session_cookie_name = "two_doors_session".to_owned();
-
-    // Django's migrations made the file and its tables.
-    let database = format!("sqlite:{}", variable("DEMO_DATABASE")?);
-    let store = DbStore::connect(&database, settings).await?;
+    // Django wrote it: `manage.py export_session_settings`. Whatever store it names is opened.
+    let settings = Arc::new(Settings::from_file(variable("DEMO_SETTINGS")?)?);
     let port = variable("DEMO_RUST_PORT")?.parse()?;
     let shop = Shop {
-        users: Users::beside(&store),
-        settings: store.settings().clone(),
-        store,
+        settings: settings.clone(),
+        kept: variable("DEMO_KEPT")?.into(),
         port,
         django_port: variable("DEMO_DJANGO_PORT")?.parse()?,
     };
+
+    let users = settings.connect_users().await?;
+    let sessions = SessionLayer::new(settings.connect().await?, settings).with_users(users);
 
     let app = Router::new()
         .route("/", get(home))
@@ -85,6 +75,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/static/shop/shop.css", get(stylesheet))
         .route("/static/shop/icon.svg", get(icon))
         .fallback(not_found)
+        .layer(sessions)
         .layer(middleware::from_fn_with_state(shop.clone(), guard))
         .with_state(shop);
 
@@ -100,13 +91,13 @@ fn variable(name: &str) -> Result<String, String> {
 
 async fn home(State(shop): State<Shop>, visitor: Visitor) -> Handled {
     let page = match &visitor.user {
-        Some(user) => pages::home(&visitor, user, &shop.settings.session_cookie_name),
+        Some(user) => pages::home(&visitor, user, &shop.settings.session_cookie_name, &shop.kept),
         None => pages::nobody(&visitor),
     };
-    visitor.respond(&shop, page).await
+    Ok(visitor.respond(page))
 }
 
-async fn cart(State(shop): State<Shop>, visitor: Visitor) -> Handled {
+async fn cart(visitor: Visitor) -> Handled {
     let page = match &visitor.user {
         Some(user) => {
             let items: Vec<Item> = visitor.session.get("cart")?.unwrap_or_default();
@@ -114,7 +105,7 @@ async fn cart(State(shop): State<Shop>, visitor: Visitor) -> Handled {
         }
         None => pages::nobody(&visitor),
     };
-    visitor.respond(&shop, page).await
+    Ok(visitor.respond(page))
 }
 
 #[derive(Deserialize)]
@@ -122,7 +113,7 @@ struct AddItem {
     name: String,
 }
 
-async fn cart_add(State(shop): State<Shop>, mut visitor: Visitor, Form(form): Form<AddItem>) -> Handled {
+async fn cart_add(mut visitor: Visitor, Form(form): Form<AddItem>) -> Handled {
     visitor.must_be_logged_in()?;
     let name: String = form.name.trim().chars().take(MAX_NAME_LENGTH).collect();
     if !name.is_empty() {
@@ -132,7 +123,7 @@ async fn cart_add(State(shop): State<Shop>, mut visitor: Visitor, Form(form): Fo
         cart.push(RawValue::new(&item).expect("three texts have a JSON form"));
         visitor.session.insert("cart", &cart)?;
     }
-    visitor.respond(&shop, Redirect::to("/cart/")).await
+    Ok(visitor.respond(Redirect::to("/cart/")))
 }
 
 #[derive(Deserialize)]
@@ -140,21 +131,17 @@ struct RemoveItem {
     id: String,
 }
 
-async fn cart_remove(
-    State(shop): State<Shop>,
-    mut visitor: Visitor,
-    Form(form): Form<RemoveItem>,
-) -> Handled {
+async fn cart_remove(mut visitor: Visitor, Form(form): Form<RemoveItem>) -> Handled {
     visitor.must_be_logged_in()?;
     let mut cart = read_cart(&visitor)?;
     cart.retain(|item| !item.to::<Item>().is_ok_and(|item| item.id == form.id));
     visitor.session.insert("cart", &cart)?;
-    visitor.respond(&shop, Redirect::to("/cart/")).await
+    Ok(visitor.respond(Redirect::to("/cart/")))
 }
 
-async fn logout(State(shop): State<Shop>, mut visitor: Visitor) -> Handled {
-    shop.store.flush(&mut visitor.session).await?;
-    visitor.respond(&shop, Redirect::to("/")).await
+async fn logout(auth: Auth) -> Handled {
+    auth.logout().await?;
+    Ok(Redirect::to("/").into_response())
 }
 
 fn read_cart(visitor: &Visitor) -> Result<Vec<RawValue>, SessionError> {
@@ -175,8 +162,8 @@ async fn not_found() -> (StatusCode, Markup) {
 
 /// What Django's ALLOWED_HOSTS and CSRF checks do before a view is called, then a few headers as Django sends them.
 ///
-/// Django's CSRF tokens come to this crate later. Until then a POST has to carry the Origin of this very service:
-/// every browser sends it, and a page of another site (or of another port) cannot forge it.
+/// A POST has to carry the Origin of this very service: every browser sends it, and a page of another site (or of another
+/// port) cannot forge it. Django's CSRF tokens, which older clients need too, are in `examples/axum_templates`.
 async fn guard(State(shop): State<Shop>, request: Request, next: Next) -> Response {
     let (host, origin) = (text(request.headers(), header::HOST), text(request.headers(), header::ORIGIN));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());

@@ -1,24 +1,23 @@
 //! The pages, made of the same markup as Django's templates. maud escapes whatever stands in parentheses.
 
-use django_sessions::contrib::auth::User;
 use maud::{DOCTYPE, Markup, html};
 
-use crate::visitor::Visitor;
+use crate::visitor::{Account, Visitor};
 use crate::{Item, MAX_NAME_LENGTH};
 
 const SUGGESTIONS: [&str; 3] = ["Coffee beans", "Jasmine tea", "Stoneware mug"];
 
-pub(crate) fn home(visitor: &Visitor, user: &User, cookie_name: &str) -> Markup {
+pub(crate) fn home(visitor: &Visitor, user: &Account, cookie_name: &str, kept: &str) -> Markup {
     let main = html! {
         h1 { "Hello, " (short_name(user)) "." }
         p.lead {
-            "axum rendered this page. It found your session in Django's database, "
-            "and what it writes there, Django reads back."
+            "axum rendered this page. Your session is " (kept) ", where Django made it, "
+            "and what is written here, Django reads back."
         }
         h2 { "How Rust knows you" }
         ol.steps {
             li { strong { "The cookie" } " " code { (cookie_name) } " came along: it does not care about ports." }
-            li { strong { "The row" } " with that key in " code { "django_session" } " is signed; it names user " (user.id) "." }
+            li { strong { "The session" } ", " (kept) ", names user " (user.id) "." }
             li { strong { "The password hash" } " of that user still matches the one your session was begun with." }
         }
         p { a.button.primary href="/cart/" { "Go to your cart" } }
@@ -26,7 +25,7 @@ pub(crate) fn home(visitor: &Visitor, user: &User, cookie_name: &str) -> Markup 
     layout("Two Doors", "/", Some(visitor), main)
 }
 
-pub(crate) fn cart(visitor: &Visitor, user: &User, cart: &[Item]) -> Markup {
+pub(crate) fn cart(visitor: &Visitor, user: &Account, cart: &[Item]) -> Markup {
     let main = html! {
         h1 { "Hello, " (short_name(user)) "." }
         p.lead { "Here is your cart, the way Rust reads it from your session." }
@@ -137,7 +136,7 @@ fn layout(title: &str, path: &str, visitor: Option<&Visitor>, main: Markup) -> M
     }
 }
 
-fn session_panel(visitor: &Visitor, user: &User, path: &str) -> Markup {
+fn session_panel(visitor: &Visitor, user: &Account, path: &str) -> Markup {
     html! {
         aside.panel aria-labelledby="session-heading" {
             h2 id="session-heading" { "Your session" }
@@ -158,11 +157,11 @@ fn session_panel(visitor: &Visitor, user: &User, path: &str) -> Markup {
     }
 }
 
-fn short_name(user: &User) -> &str {
+fn short_name(user: &Account) -> &str {
     if user.first_name.is_empty() { &user.username } else { &user.first_name }
 }
 
-fn full_name(user: &User) -> String {
+fn full_name(user: &Account) -> String {
     let name = format!("{} {}", user.first_name, user.last_name);
     if name.trim().is_empty() { user.username.clone() } else { name.trim().to_owned() }
 }

@@ -1,24 +1,31 @@
-//! Who is calling, and what becomes of their session: what Django's `SessionMiddleware` and
-//! `AuthenticationMiddleware` do.
+//! Who is calling: what Django's `AuthenticationMiddleware` finds out. The session itself is the layer's affair.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use django_sessions::backends::{SessionStore, StoreError};
-use django_sessions::contrib::auth::User;
-use django_sessions::session::Session;
-use django_sessions::web::axum::SessionCookie;
-use django_sessions::web::cookies;
+use django_sessions::backends::StoreError;
+use django_sessions::web::{Auth, Session, SessionGuard};
 use jiff::Timestamp;
 use serde::de::IgnoredAny;
 
 use crate::{Shop, pages};
 
+/// What the pages show of a user; each field but the first is a column of Django's table.
+#[derive(sqlx::FromRow)]
+pub(crate) struct Account {
+    /// Integers are of another size in each database, so the crate's text of it.
+    #[sqlx(skip)]
+    pub(crate) id: String,
+    pub(crate) username: String,
+    pub(crate) first_name: String,
+    pub(crate) last_name: String,
+}
+
 /// A request's session and the user whom it logs in.
 pub(crate) struct Visitor {
-    pub(crate) session: Session,
-    pub(crate) user: Option<User>,
+    pub(crate) session: SessionGuard,
+    pub(crate) user: Option<Account>,
     /// Their session was good once, but the password changed since.
     pub(crate) was_refused: bool,
     /// Where both servers are, under the host name that the browser used.
@@ -26,20 +33,23 @@ pub(crate) struct Visitor {
     pub(crate) rust_url: String,
     /// The day on which the session ends.
     pub(crate) stays_until: String,
-    sent_cookie: bool,
 }
 
 impl FromRequestParts<Shop> for Visitor {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, shop: &Shop) -> Result<Self, Problem> {
-        let Ok(SessionCookie(key)) = SessionCookie::from_request_parts(parts, shop).await;
-        let mut session = match key {
-            Some(key) => shop.store.load_or_empty(&key).await?,
-            None => Session::new(),
+        let session = Session::from_request_parts(parts, shop).await.expect("the router has a SessionLayer");
+        let auth = Auth::from_request_parts(parts, shop).await.expect("the SessionLayer has users");
+        let had_key = session.key().await.is_some();
+        let user = match auth.user().await? {
+            Some(user) => {
+                let account: Option<Account> = auth.users().fetch_as(&user).await?;
+                account.map(|account| Account { id: user.id.to_string(), ..account })
+            }
+            None => None,
         };
-        let had_key = session.key().is_some();
-        let user = shop.users.get_user(&shop.store, &mut session).await?;
+        let session = session.lock().await?;
 
         let host = text(&parts.headers, header::HOST);
         let hostname = host.split(':').next().unwrap_or_default();
@@ -51,7 +61,6 @@ impl FromRequestParts<Shop> for Visitor {
             user,
             django_url: format!("http://{hostname}:{}", shop.django_port),
             rust_url: format!("http://{host}"),
-            sent_cookie: text(&parts.headers, header::COOKIE).contains(&shop.settings.session_cookie_name),
         })
     }
 }
@@ -79,30 +88,12 @@ impl Visitor {
         self.session.get::<Vec<IgnoredAny>>("cart").ok().flatten().map_or(0, |cart| cart.len())
     }
 
-    /// Saves the session if it was changed, and sends its cookie along.
-    pub(crate) async fn respond(
-        mut self,
-        shop: &Shop,
-        response: impl IntoResponse,
-    ) -> Result<Response, Problem> {
-        let settings = &shop.settings;
+    /// Lets go of the session, which the layer then saves if it was changed.
+    pub(crate) fn respond(self, response: impl IntoResponse) -> Response {
         let mut response = response.into_response();
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
-        headers.insert(header::VARY, HeaderValue::from_static("Cookie"));
-
-        let cookie = if self.session.is_empty() {
-            self.sent_cookie.then(|| cookies::delete_cookie(settings))
-        } else if self.session.modified() {
-            shop.store.save(&mut self.session).await?;
-            cookies::set_cookie(&self.session, settings, Timestamp::now()).map_err(StoreError::from)?
-        } else {
-            None
-        };
-        if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::try_from(cookie).ok()) {
-            headers.insert(header::SET_COOKIE, cookie);
-        }
-        Ok(response)
+        response
     }
 }
 
@@ -127,22 +118,9 @@ impl Problem {
 /// Sessions, their stores and randomness fail with errors that all become a [`StoreError`].
 impl<E: Into<StoreError>> From<E> for Problem {
     fn from(error: E) -> Self {
-        match error.into() {
-            // Django's SessionInterrupted.
-            StoreError::Deleted => Self::new(
-                StatusCode::BAD_REQUEST,
-                "Your session has ended.",
-                "It was deleted while this request was under way, perhaps by a logout in another tab. Nothing was saved.",
-            ),
-            error => {
-                tracing::error!(error = &error as &dyn std::error::Error, "request failed");
-                Self::new(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "That did not work.",
-                    "The log of the service says why.",
-                )
-            }
-        }
+        let error: StoreError = error.into();
+        tracing::error!(error = &error as &dyn std::error::Error, "request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "That did not work.", "The log of the service says why.")
     }
 }
 

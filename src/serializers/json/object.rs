@@ -11,7 +11,7 @@ use super::scan::{Scanner, unescape};
 use super::{Error, from_slice, ser, to_vec};
 
 /// By this name the reader and the writer of this module know a [`RawValue`] within another type.
-pub(super) const RAW_VALUE: &str = "$django_sessions::json::RawValue";
+pub(crate) const RAW_VALUE: &str = "$django_sessions::json::RawValue";
 
 /// The JSON text of one value, found to be well-formed, in the bytes that it was read from.
 ///
@@ -50,6 +50,11 @@ impl RawValue {
     /// When `value` has no JSON form.
     pub fn new<T: Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
         Ok(Self(to_vec(value)?.into()))
+    }
+
+    /// Takes text that this crate has just written.
+    pub(crate) fn trusted(text: Vec<u8>) -> Self {
+        Self(text.into())
     }
 
     /// The text. Its bytes are ASCII if Python or this crate wrote it, and latin-1 otherwise.
@@ -136,28 +141,8 @@ impl Object {
     /// # Errors
     /// [`Error::NotAnObject`] for any other JSON, and the errors of text that is not JSON.
     pub fn parse(text: &[u8]) -> Result<Self, Error> {
-        let mut scanner = Scanner::new(text);
-        let kind = scanner.kind()?;
-        if !scanner.take(b'{') {
-            scanner.value()?;
-            scanner.end()?;
-            return Err(Error::NotAnObject { found: kind.name() });
-        }
         let mut object = Self::new();
-        if !scanner.take(b'}') {
-            loop {
-                let key = unescape(scanner.key()?);
-                let value = RawValue(scanner.value()?.into());
-                object.entries.insert(key.into(), value);
-                if scanner.take(b'}') {
-                    break;
-                }
-                if !scanner.take(b',') {
-                    return scanner.expected("a comma or a closing bracket");
-                }
-            }
-        }
-        scanner.end()?;
+        split(text, |key, value| object.insert_bytes(key, value))?;
         Ok(object)
     }
 
@@ -191,6 +176,16 @@ impl Object {
         self.entries.shift_remove(key.as_bytes())
     }
 
+    /// Puts `value` under a key in generalized UTF-8.
+    pub(crate) fn insert_bytes(&mut self, key: Box<[u8]>, value: RawValue) {
+        self.entries.insert(key, value);
+    }
+
+    /// Keys, in generalized UTF-8, and values.
+    pub(crate) fn into_entries(self) -> impl ExactSizeIterator<Item = (Box<[u8]>, RawValue)> {
+        self.entries.into_iter()
+    }
+
     /// How many entries there are.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -205,6 +200,30 @@ impl Object {
     pub fn iter(&self) -> impl Iterator<Item = (Cow<'_, str>, &RawValue)> {
         self.entries.iter().map(|(key, value)| (String::from_utf8_lossy(key), value))
     }
+}
+
+/// Hands `each` the keys of an object, in generalized UTF-8, and the values, in order.
+pub(crate) fn split(text: &[u8], mut each: impl FnMut(Box<[u8]>, RawValue)) -> Result<(), Error> {
+    let mut scanner = Scanner::new(text);
+    let kind = scanner.kind()?;
+    if !scanner.take(b'{') {
+        scanner.value()?;
+        scanner.end()?;
+        return Err(Error::NotAnObject { found: kind.name() });
+    }
+    if !scanner.take(b'}') {
+        loop {
+            let key = unescape(scanner.key()?);
+            each(key.into(), RawValue(scanner.value()?.into()));
+            if scanner.take(b'}') {
+                break;
+            }
+            if !scanner.take(b',') {
+                return scanner.expected("a comma or a closing bracket");
+            }
+        }
+    }
+    scanner.end()
 }
 
 impl Serialize for Object {
@@ -233,7 +252,8 @@ impl fmt::Debug for Object {
     }
 }
 
-fn write_key(output: &mut Vec<u8>, key: &[u8]) {
+/// Writes a key that is in generalized UTF-8.
+pub(crate) fn write_key(output: &mut Vec<u8>, key: &[u8]) {
     output.push(b'"');
     let mut rest = key;
     while !rest.is_empty() {

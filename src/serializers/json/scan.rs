@@ -4,7 +4,7 @@ use super::{Error, MAX_DEPTH, MAX_INTEGER_DIGITS};
 
 /// What a value is, by its first character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Object,
     Array,
     String,
@@ -13,7 +13,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Object => "an object",
             Kind::Array => "an array",
@@ -28,17 +28,17 @@ impl Kind {
 const LITERALS: [&str; 6] = ["true", "false", "null", "NaN", "Infinity", "-Infinity"];
 
 #[derive(Clone, Debug)]
-pub(super) struct Scanner<'a> {
-    pub(super) data: &'a [u8],
-    pub(super) offset: usize,
+pub(crate) struct Scanner<'a> {
+    pub(crate) data: &'a [u8],
+    pub(crate) offset: usize,
 }
 
 impl<'a> Scanner<'a> {
-    pub(super) fn new(data: &'a [u8]) -> Self {
+    pub(crate) fn new(data: &'a [u8]) -> Self {
         Self { data, offset: 0 }
     }
 
-    pub(super) fn expected<T>(&self, expected: &'static str) -> Result<T, Error> {
+    pub(crate) fn expected<T>(&self, expected: &'static str) -> Result<T, Error> {
         Err(Error::Syntax { expected, offset: self.offset })
     }
 
@@ -46,54 +46,54 @@ impl<'a> Scanner<'a> {
         self.data.get(self.offset).copied()
     }
 
-    pub(super) fn skip_whitespace(&mut self) {
+    pub(crate) fn skip_whitespace(&mut self) {
         while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
             self.offset += 1;
         }
     }
 
     /// Takes `byte`, with white space before it, if it comes next.
-    pub(super) fn take(&mut self, byte: u8) -> bool {
+    pub(crate) fn take(&mut self, byte: u8) -> bool {
         self.skip_whitespace();
         let found = self.peek() == Some(byte);
         self.offset += usize::from(found);
         found
     }
 
-    pub(super) fn end(&mut self) -> Result<(), Error> {
+    pub(crate) fn end(&mut self) -> Result<(), Error> {
         self.skip_whitespace();
         if self.offset == self.data.len() { Ok(()) } else { self.expected("end of text") }
     }
 
     /// What comes next, with the white space before it taken.
-    pub(super) fn kind(&mut self) -> Result<Kind, Error> {
+    pub(crate) fn kind(&mut self) -> Result<Kind, Error> {
         self.skip_whitespace();
         let rest = &self.data[self.offset..];
         match rest.first() {
             Some(b'{') => Ok(Kind::Object),
             Some(b'[') => Ok(Kind::Array),
             Some(b'"') => Ok(Kind::String),
-            Some(_) => match LITERALS.into_iter().find(|literal| rest.starts_with(literal.as_bytes())) {
+            Some(b'0'..=b'9') => Ok(Kind::Number),
+            _ => match LITERALS.into_iter().find(|literal| rest.starts_with(literal.as_bytes())) {
                 Some(literal) => Ok(Kind::Literal(literal)),
-                None if matches!(rest[0], b'-' | b'0'..=b'9') => Ok(Kind::Number),
+                None if rest.first() == Some(&b'-') => Ok(Kind::Number),
                 None => self.expected("a value"),
             },
-            None => self.expected("a value"),
         }
     }
 
     /// The text between the quotes of the string that comes next.
-    pub(super) fn string(&mut self) -> Result<&'a [u8], Error> {
+    pub(crate) fn string(&mut self) -> Result<&'a [u8], Error> {
         if !self.take(b'"') {
             return self.expected("a string in double quotes");
         }
         let start = self.offset;
         loop {
+            self.offset += plain_len(&self.data[self.offset..]);
             match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => self.escape()?,
-                Some(0..=0x1f) => return self.expected("an escape in place of a control character"),
-                Some(_) => self.offset += 1,
+                Some(_) => return self.expected("an escape in place of a control character"),
                 None => return self.expected("the end of the string"),
             }
         }
@@ -122,8 +122,15 @@ impl<'a> Scanner<'a> {
     }
 
     /// The text of the number that comes next, and whether it is an integer.
-    pub(super) fn number(&mut self) -> Result<(&'a str, bool), Error> {
+    pub(crate) fn number(&mut self) -> Result<(&'a str, bool), Error> {
         let start = self.offset;
+        let is_integer = self.skip_number()?;
+        let text =
+            str::from_utf8(&self.data[start..self.offset]).expect("digits, signs, points and e are ASCII");
+        Ok((text, is_integer))
+    }
+
+    fn skip_number(&mut self) -> Result<bool, Error> {
         self.offset += usize::from(self.peek() == Some(b'-'));
         let whole = match self.peek() {
             // A leading zero stands alone; what follows it is then found to be out of place.
@@ -155,13 +162,11 @@ impl<'a> Scanner<'a> {
         if is_integer && whole > MAX_INTEGER_DIGITS {
             return Err(Error::IntegerTooLong);
         }
-        let text =
-            str::from_utf8(&self.data[start..self.offset]).expect("digits, signs, points and e are ASCII");
-        Ok((text, is_integer))
+        Ok(is_integer)
     }
 
     /// The text of the whole value that comes next. Takes no stack, however deep it nests.
-    pub(super) fn value(&mut self) -> Result<&'a [u8], Error> {
+    pub(crate) fn value(&mut self) -> Result<&'a [u8], Error> {
         self.skip_whitespace();
         let start = self.offset;
         // The closing bracket of each array and object that is open.
@@ -214,7 +219,7 @@ impl<'a> Scanner<'a> {
     fn scalar(&mut self, kind: Kind) -> Result<(), Error> {
         match kind {
             Kind::String => self.string().map(drop),
-            Kind::Number => self.number().map(drop),
+            Kind::Number => self.skip_number().map(drop),
             Kind::Literal(text) => {
                 self.offset += text.len();
                 Ok(())
@@ -224,15 +229,37 @@ impl<'a> Scanner<'a> {
     }
 
     /// The text between the quotes of a key, with the colon behind it taken.
-    pub(super) fn key(&mut self) -> Result<&'a [u8], Error> {
+    pub(crate) fn key(&mut self) -> Result<&'a [u8], Error> {
         let key = self.string()?;
         if self.take(b':') { Ok(key) } else { self.expected("a colon") }
     }
 }
 
+/// How many bytes come before the next quote, backslash or control character. Eight are looked at together, as long as
+/// there are eight.
+fn plain_len(text: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    // The lowest byte that is below `n`, and maybe some above it, has its high bit set (n <= 0x80).
+    let below = |word: u64, n: u64| word.wrapping_sub(ONES * n) & !word;
+    let (words, _) = text.as_chunks::<8>();
+    let mut len = 0;
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        let (quotes, backslashes) = (word ^ (ONES * u64::from(b'"')), word ^ (ONES * u64::from(b'\\')));
+        let special = (below(word, 0x20) | below(quotes, 1) | below(backslashes, 1)) & HIGH;
+        if special != 0 {
+            return len + special.trailing_zeros() as usize / 8;
+        }
+        len += 8;
+    }
+    let is_plain = |byte: &&u8| !matches!(**byte, 0..=0x1f | b'"' | b'\\');
+    len + text[len..].iter().take_while(is_plain).count()
+}
+
 /// What stands between the quotes of a string, in "generalized UTF-8": UTF-8 in which lone surrogates have the three
 /// bytes that their code points would have.
-pub(super) fn unescape(text: &[u8]) -> Vec<u8> {
+pub(crate) fn unescape(text: &[u8]) -> Vec<u8> {
     let mut output = Vec::with_capacity(text.len());
     let mut rest = text;
     loop {
@@ -387,6 +414,23 @@ mod tests {
         assert!(scan(&"9".repeat(MAX_INTEGER_DIGITS)).is_ok());
         assert_eq!(scan(&"9".repeat(MAX_INTEGER_DIGITS + 1)), Err(Error::IntegerTooLong));
         assert!(scan(&format!("1.{}", "9".repeat(10_000))).is_ok());
+    }
+
+    #[test]
+    fn every_byte_ends_a_string_or_does_not_wherever_it_stands() {
+        for byte in 0..=u8::MAX {
+            for len in 0..24 {
+                for at in 0..len {
+                    let mut text = vec![b'a'; len];
+                    text[at] = byte;
+                    let is_plain = byte >= 0x20 && byte != b'"' && byte != b'\\';
+                    assert_eq!(plain_len(&text), if is_plain { len } else { at }, "{text:?}");
+                    text[len - 1] = b'"';
+                    let expected = if is_plain || at == len - 1 { len - 1 } else { at };
+                    assert_eq!(plain_len(&text), expected, "{text:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub(crate) fn write_str(output: &mut Vec<u8>, text: &str) {
     output.push(b'"');
 }
 
-pub(super) fn write_code_point(output: &mut Vec<u8>, code_point: u32) {
+pub(crate) fn write_code_point(output: &mut Vec<u8>, code_point: u32) {
     match code_point {
         0x22 => output.extend(b"\\\""),
         0x5c => output.extend(b"\\\\"),

@@ -59,6 +59,17 @@ impl Servers {
     }
 }
 
+impl Servers {
+    /// A detail of each server of a group: "ports" or "pids".
+    #[allow(dead_code, reason = "only groups have them")]
+    pub(crate) fn numbers(&self, name: &str, detail: &str) -> Vec<u32> {
+        let values = self.addresses[name][detail].as_array();
+        let numbers =
+            values.map(|values| values.iter().map(|value| value.as_u64()?.try_into().ok()).collect());
+        numbers.flatten().unwrap_or_else(|| panic!("{name} has no {detail}: {}", self.addresses))
+    }
+}
+
 impl Drop for Servers {
     fn drop(&mut self) {
         // The keeper stops everything when its standard input closes.

@@ -11,6 +11,7 @@ def door(request):
     return {
         "server_name": f"Django {django.VERSION[0]}.{django.VERSION[1]} · Python",
         "rust_url": f"http://{hostname}:{settings.DEMO_RUST_PORT}",
+        "kept": settings.DEMO_KEPT,
         "cookie_name": settings.SESSION_COOKIE_NAME,
         "short_session_key": f"{key[:4]}…{key[-4:]}" if key else "",
         "cart_size": len(request.session.get("cart", [])),

@@ -1,0 +1,400 @@
+"""Sessions in Redis, memcached, PostgreSQL, SQLite and files: ours, Django's, and floors."""
+
+import asyncio
+import contextlib
+import socket
+import sqlite3
+from functools import partial
+from types import SimpleNamespace
+
+import databases
+import psycopg
+import servers
+from django.conf import settings
+from django.contrib.sessions.backends.cache import SessionStore as DjangoCache
+from django.contrib.sessions.backends.cached_db import SessionStore as DjangoCachedDb
+from django.contrib.sessions.backends.db import SessionStore as DjangoDb
+from django.contrib.sessions.backends.file import SessionStore as DjangoFile
+from django.core.cache import caches as django_caches
+from django.test import override_settings
+from django.utils import timezone
+from django_rust_sessions import caches
+from django_rust_sessions.backends.cache import SessionStore as RustCache
+from django_rust_sessions.backends.cached_db import SessionStore as RustCachedDb
+from django_rust_sessions.backends.db import SessionStore as RustDb
+from django_rust_sessions.backends.file import SessionStore as RustFile
+from measure import Contender, compare
+from payloads import PAYLOADS
+
+AT_ONCE = 1000
+LOGIN = PAYLOADS["login"]
+
+
+class Missing(Exception):
+    """A server that is not here."""
+
+
+@contextlib.contextmanager
+def server(name):
+    started = servers.Started(name)
+    try:
+        if missing := started.servers[name].get("missing"):
+            raise Missing(missing)
+        yield started.servers[name]
+    finally:
+        started.stop()
+
+
+def new_session(store, payload=LOGIN):
+    session = store()
+    session.update(payload)
+    session.create()
+    session.update(payload)
+    session.save()
+    assert dict(store(session.session_key).items()) == payload
+    return session.session_key
+
+
+# ----------------------------------------------------------------------- what a contender does
+
+
+def load(name, store, key, **more):
+    return Contender(name, lambda _: store(key).load(), **more)
+
+
+def save(name, store, key, **more):
+    session = store(key)
+    session["visits"] = 0
+
+    def run(visit):
+        session["visits"] = visit
+        session.save()
+
+    return Contender(name, run, lambda number: list(range(number)), **more)
+
+
+def create(name, store, _key, **more):
+    return Contender(name, lambda _: store().create(), **more)
+
+
+def delete(name, store, _key, **more):
+    def prepare(number):
+        sessions = [store() for _ in range(number)]
+        for session in sessions:
+            session.create()
+        return sessions
+
+    return Contender(name, lambda session: session.delete(), prepare, **more)
+
+
+OPERATIONS = {"load": load, "save": save, "create": create, "delete": delete}
+
+
+# -------------------------------------------------------------------------------------- Redis
+
+
+def alias(name):
+    settings.SESSION_CACHE_ALIAS = name
+
+
+class Wire:
+    """A socket that sends and receives the bytes of a command and of its answer."""
+
+    def __init__(self, where):
+        self.socket = socket.create_connection((where["host"], where["port"]))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def floor(self, *words, beyond):
+        command = packed(*words)
+        self.socket.sendall(command)
+        length = len(self.socket.recv(1 << 20))
+
+        def run(_):
+            self.socket.sendall(command)
+            got = 0
+            while got < length:
+                got += len(self.socket.recv(1 << 20))
+
+        return Contender("floor: the bytes on a socket", run, beyond=beyond)
+
+
+def packed(*words):
+    words = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(w), w) for w in words)
+
+
+@contextlib.contextmanager
+def redis_and_memcached():
+    with server("redis") as redis, server("memcached") as memcached:
+        configured = {
+            "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+            "django": {"BACKEND": caches.DJANGO_REDIS_CACHE, "LOCATION": redis["url"]},
+            "package": {"BACKEND": caches.DJANGO_REDIS_PACKAGE_CACHE, "LOCATION": redis["url"]},
+            "memcached": {
+                "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
+                "LOCATION": f"{memcached['host']}:{memcached['port']}",
+            },
+        }
+        with override_settings(CACHES=configured, SESSION_CACHE_ALIAS="django"):
+            assert caches.step_aside("django") is None
+            yield redis
+
+
+# against Django, against the best other, microseconds beyond the wire
+REDIS = {"load": (3, 1.6, 12), "save": (6, 3, 20), "create": (6, 3, 20), "delete": (2.5, 1.5, 12)}
+OTHERS = {"package": "Django over django-redis, hiredis", "memcached": "Django over pymemcache"}
+
+
+def redis_rows(rounds):
+    with redis_and_memcached() as where:
+        wire = Wire(where)
+        for payload in ("login", "cart"):
+            keys = {}
+            for name in ("django", *OTHERS):
+                alias(name)
+                keys[name] = new_session(DjangoCache, PAYLOADS[payload])
+            alias("django")
+            key = f":1:django.contrib.sessions.cache{keys['django']}"
+            stored = django_caches["django"]._cache.get_client(None).get(key)
+            commands = {
+                "load": ("GET", key),
+                "save": ("SET", key, stored, "XX", "EX", 1209600),
+                "create": ("SET", key, stored, "EX", 1209600),
+                "delete": ("DEL", "nobody"),
+            }
+            for operation, (target, best, beyond) in REDIS.items():
+                if payload != "login" and operation in ("create", "delete"):
+                    continue
+                act = OPERATIONS[operation]
+                alias("django")
+                enter = partial(alias, "django")
+                contenders = [
+                    act("ours", RustCache, keys["django"], enter=enter),
+                    act(
+                        "Django over RedisCache, hiredis",
+                        DjangoCache,
+                        keys["django"],
+                        enter=enter,
+                        target=target,
+                    ),
+                ]
+                for name, title in OTHERS.items():
+                    alias(name)
+                    more = {"enter": partial(alias, name), "target": best}
+                    contenders.append(act(title, DjangoCache, keys[name], **more))
+                contenders.append(wire.floor(*commands[operation], beyond=beyond))
+                yield compare(f"Redis: {operation} {payload}", *contenders, rounds=rounds)
+
+
+def async_rows(rounds):
+    """A thousand sessions loaded, or saved, at once."""
+    with redis_and_memcached(), asyncio.Runner() as runner:
+        alias("django")
+        keys = [new_session(DjangoCache) for _ in range(AT_ONCE)]
+        alias("package")
+        others = [new_session(DjangoCache) for _ in range(AT_ONCE)]
+
+        async def pass_by():
+            pass
+
+        def at_once(name, make, cache="django", **more):
+            async def all_of_them():
+                await asyncio.gather(*map(make, range(AT_ONCE)))
+
+            def run(_):
+                runner.run(all_of_them())
+
+            return Contender(name, run, enter=partial(alias, cache), operations=AT_ONCE, **more)
+
+        def aload(store, keys):
+            return lambda number: store(keys[number]).aload()
+
+        def asave(store, keys):
+            sessions = [store(key) for key in keys]
+            for session in sessions:
+                session["visits"] = 0
+
+            return lambda number: sessions[number].asave()
+
+        for operation, target, make in (("aload", 25, aload), ("asave", 40, asave)):
+            alias("django")
+            ours, django = make(RustCache, keys), make(DjangoCache, keys)
+            alias("package")
+            package = make(DjangoCache, others)
+            yield compare(
+                f"Redis: 1,000 {operation} at once",
+                at_once("ours", ours),
+                at_once("Django over RedisCache, hiredis", django, target=target),
+                at_once(OTHERS["package"], package, "package", target=4),
+                at_once("floor: the event loop's tasks", lambda _: pass_by(), beyond=12),
+                rounds=max(5, rounds // 4),
+            )
+
+
+# ---------------------------------------------------------------------------------- databases
+
+
+def postgres_settings(where):
+    names = {
+        "NAME": "database",
+        "USER": "user",
+        "PASSWORD": "password",
+        "HOST": "host",
+        "PORT": "port",
+    }
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        **{name: where[word] for name, word in names.items()},
+    }
+
+
+def bare_postgres(where):
+    """psycopg's own autocommitted statements, prepared."""
+    names = {
+        "host": "host",
+        "port": "port",
+        "user": "user",
+        "password": "password",
+        "dbname": "database",
+    }
+    return psycopg.connect(
+        autocommit=True, prepare_threshold=1, **{name: where[word] for name, word in names.items()}
+    )
+
+
+def database_rows(title, execute, targets, rounds, within=None):
+    sql = {
+        "load": "SELECT session_data, expire_date FROM django_session"
+        " WHERE expire_date > %s AND session_key = %s",
+        "save": "UPDATE django_session SET session_data = %s, expire_date = %s"
+        " WHERE session_key = %s",
+        "create": "INSERT INTO django_session (session_key, session_data, expire_date)"
+        " VALUES (%s, %s, %s)",
+    }
+    key = new_session(DjangoDb)
+    text, date = DjangoDb().encode(LOGIN), DjangoDb().get_expiry_date()
+    fresh = SimpleNamespace(number=0)
+
+    def arguments():
+        fresh.number += 1
+        return {
+            "load": (timezone.now(), key),
+            "save": (text, date, key),
+            "create": (f"bare{fresh.number}", text, date),
+        }
+
+    for operation, target in targets.items():
+        act = OPERATIONS[operation]
+
+        def floor(_, operation=operation):
+            return execute(sql[operation], arguments()[operation])
+
+        yield compare(
+            f"{title}: {operation} login",
+            act("ours", RustDb, key),
+            act("Django", DjangoDb, key, target=target),
+            Contender("floor: the driver's statement", floor, within=within),
+            rounds=rounds,
+        )
+
+
+def postgres_rows(rounds):
+    with (
+        server("postgres") as where,
+        databases.database("default", postgres_settings(where)),
+        bare_postgres(where) as bare,
+    ):
+        targets = {"load": 2.4, "save": 2, "create": 2.8}
+        yield from database_rows(
+            "PostgreSQL",
+            lambda sql, values: bare.execute(sql, values),
+            targets,
+            rounds,
+            within=1.25,
+        )
+
+
+def sqlite_rows(rounds, folder):
+    for journal in ("delete", "wal"):
+        path = folder / f"{journal}.sqlite3"
+        configured = databases.sqlite_file(path)
+        pragmas = f"PRAGMA journal_mode={journal}" + "; PRAGMA synchronous=normal" * (
+            journal == "wal"
+        )
+        configured["OPTIONS"]["init_command"] = pragmas
+        with databases.database("default", configured):
+            bare = sqlite3.connect(path, isolation_level=None)
+            for pragma in pragmas.split("; "):
+                bare.execute(pragma)
+
+            def execute(sql, values, bare=bare):
+                return bare.execute(sql.replace("%s", "?"), list(map(plain, values))).fetchone()
+
+            targets = {"load": 6, "save": 4, "create": 4}
+            yield from database_rows(f"SQLite, {journal}", execute, targets, rounds)
+            bare.close()
+
+
+def plain(value):
+    return value if isinstance(value, str) else value.strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+def cached_db_rows(rounds):
+    with (
+        redis_and_memcached(),
+        server("postgres") as where,
+        databases.database("default", postgres_settings(where)),
+    ):
+        keys = {}
+        for name in ("django", "package"):
+            alias(name)
+            keys[name] = new_session(DjangoCachedDb)
+        for operation, target, best in (("load", 5, 2), ("save", 3, 2)):
+            act = OPERATIONS[operation]
+            contenders = []
+            for title, store, cache, wanted in (
+                ("ours", RustCachedDb, "django", None),
+                ("Django over RedisCache, hiredis", DjangoCachedDb, "django", target),
+                (OTHERS["package"], DjangoCachedDb, "package", best),
+            ):
+                alias(cache)
+                more = {"enter": partial(alias, cache), "target": wanted}
+                contenders.append(act(title, store, keys[cache], **more))
+            yield compare(
+                f"cached_db, Redis and PostgreSQL: {operation}", *contenders, rounds=rounds
+            )
+
+
+# -------------------------------------------------------------------------------------- files
+
+EXPIRED_FILES = 100_000
+
+
+def file_rows(rounds, folder, expired=EXPIRED_FILES):
+    with override_settings(SESSION_FILE_PATH=str(folder)):
+        for cls in (DjangoFile, RustFile):
+            with contextlib.suppress(AttributeError):
+                del cls._storage_path
+        key = new_session(DjangoFile)
+        for operation in ("load", "save"):
+            act = OPERATIONS[operation]
+            yield compare(
+                f"file: {operation} login",
+                act("ours", RustFile, key),
+                act("Django", DjangoFile, key, target=3),
+                rounds=rounds,
+            )
+        text = DjangoFile().encode({"_session_expiry": -1, **LOGIN})
+
+        def fill(_):
+            for number in range(expired):
+                (folder / f"sessionid{number:032}").write_text(text)
+            return [None]
+
+        yield compare(
+            f"file: clear_expired of {expired:,}",
+            Contender("ours", lambda _: RustFile.clear_expired(), fill),
+            Contender("Django", lambda _: DjangoFile.clear_expired(), fill, target=20),
+            rounds=3,
+            number=1,
+        )

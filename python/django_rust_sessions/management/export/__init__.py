@@ -1,0 +1,214 @@
+"""What a project's settings say about sessions, as a tree of texts, numbers and tables."""
+
+import os
+from importlib import import_module
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.contrib.sessions.backends import cache, cached_db, db, file, signed_cookies
+from django.contrib.sessions.serializers import JSONSerializer
+from django.db import router
+from django.utils.module_loading import import_string
+
+from ...codec import CodecMixin
+from ...conf import option
+from . import auth
+from .caches import check_backend, databases_of, export_cache
+from .common import Refused, Report, as_text, dotted_path
+from .databases import export_database
+
+VERSION = 1
+SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer"
+
+# The first that a class is derived from; cached_db is derived from db.
+ENGINES = {
+    "cached_db": cached_db.SessionStore,
+    "db": db.SessionStore,
+    "cache": cache.SessionStore,
+    "file": file.SessionStore,
+    "signed_cookies": signed_cookies.SessionStore,
+}
+# What decides what is stored. Classes of Django and of this package have their own.
+FORMAT = ("encode", "decode", "serializer", "_hash", "_legacy_decode", "_get_session_key")
+
+
+def export(report: Report) -> dict[str, Any]:
+    """All of it, in the order of the file."""
+    engine = _engine()
+    store = _store(engine)
+    kind = next(kind for kind, base in ENGINES.items() if issubclass(engine, base))
+    _check_format(engine, kind)
+    databases = set()
+    tree: dict[str, Any] = {
+        "version": VERSION,
+        **_secret_keys(report),
+        **_session(kind, store),
+        "authentication_backends": list(settings.AUTHENTICATION_BACKENDS),
+        # With USE_TZ, the connection of a database says in which zone its times are: UTC.
+        "use_tz": settings.USE_TZ,
+        "time_zone": "UTC" if settings.USE_TZ else settings.TIME_ZONE,
+    }
+    if isinstance(store, CodecMixin):
+        tree["max_inflated"] = option("MAX_INFLATED")
+    if kind in ("db", "cached_db"):
+        tree |= _table(store, report)
+        databases.add(tree["session_database"])
+    caches = {}
+    if kind in ("cache", "cached_db"):
+        alias = settings.SESSION_CACHE_ALIAS
+        tree["session_cache_alias"] = alias
+        tree["cache_key_prefix"] = _cache_key_prefix(store, kind)
+        caches[alias] = export_cache(alias, report)
+        databases |= databases_of(alias)
+    return {
+        **tree,
+        "caches": caches or None,
+        "databases": _databases(databases, report) or None,
+        "auth": auth.export_auth(report),
+        "csrf": auth.export_csrf(),
+        "messages": auth.export_messages(),
+    }
+
+
+def _databases(needed: set[str], report: Report) -> dict[str, Any]:
+    found = {alias: export_database(alias, report) for alias in sorted(needed)}
+    users = auth.user_database()
+    if users is not None and users not in found:
+        # A service may do without it.
+        try:
+            found[users] = export_database(users, report)
+        except Refused as error:
+            report.note(f"The export leaves out the database of the users: {error}")
+    return found
+
+
+def _engine() -> Any:
+    name = settings.SESSION_ENGINE
+    try:
+        engine = import_module(name).SessionStore
+    except Exception as error:
+        raise Refused(
+            f"SESSION_ENGINE is {name!r}, which cannot be used: {type(error).__name__}: {error}"
+        ) from None
+    if not isinstance(engine, type) or not issubclass(engine, tuple(ENGINES.values())):
+        raise Refused(
+            f"SESSION_ENGINE is {name!r}, which is derived from none of Django's engines. "
+            f"The Rust crate knows {', '.join(sorted(ENGINES))} and classes derived from them."
+        )
+    return engine
+
+
+def _store(engine: Any) -> Any:
+    if issubclass(engine, (cache.SessionStore, cached_db.SessionStore)):
+        check_backend(settings.SESSION_CACHE_ALIAS)
+    if issubclass(engine, db.SessionStore) and not apps.is_installed("django.contrib.sessions"):
+        raise Refused(
+            f"SESSION_ENGINE is {settings.SESSION_ENGINE!r}, whose table belongs to an app that is "
+            "missing: add 'django.contrib.sessions' to INSTALLED_APPS."
+        )
+    try:
+        return engine()
+    except Exception as error:
+        raise Refused(
+            f"SESSION_ENGINE is {settings.SESSION_ENGINE!r}, which does not work with these "
+            f"settings: {type(error).__name__}: {error}"
+        ) from None
+
+
+def _is_known(module: str) -> bool:
+    return module.startswith(("django.", "django_rust_sessions."))
+
+
+def _check_format(engine: Any, kind: str) -> None:
+    """Refuses what would make Rust read or write other bytes than Django."""
+    for each in engine.__mro__:
+        own = [name for name in FORMAT if name in vars(each)]
+        if own and not _is_known(each.__module__):
+            raise Refused(
+                f"{dotted_path(each)} has its own {', '.join(own)}, so that it stores sessions "
+                "in a format of the project's own, which the Rust crate cannot follow."
+            )
+    if kind == "cache" or import_string(settings.SESSION_SERIALIZER) is JSONSerializer:
+        return  # The cache engine has no use for it.
+    raise Refused(
+        f"SESSION_SERIALIZER is {settings.SESSION_SERIALIZER!r}. The Rust crate reads and writes "
+        f"JSON as Django's own serializer does: set SESSION_SERIALIZER = {SERIALIZER!r}. Users "
+        "whose session is a pickle stay logged in with RUST_SESSIONS = {'PICKLE_MIGRATION': True}."
+    )
+
+
+def _secret_keys(report: Report) -> dict[str, Any]:
+    current = report.secret(settings.SECRET_KEY, "SECRET_KEY", "SECRET_KEY")
+    fallbacks = [
+        report.secret(key, f"SECRET_KEY_FALLBACK_{number}", f"SECRET_KEY_FALLBACKS[{number - 1}]")
+        for number, key in enumerate(settings.SECRET_KEY_FALLBACKS, 1)
+    ]
+    return {
+        "secret_key": current,
+        "secret_key_fallbacks": fallbacks or None,
+    }
+
+
+def _session(kind: str, store: Any) -> dict[str, Any]:
+    return {
+        "session_engine": kind,
+        "key_salt": None if kind == "signed_cookies" else store.key_salt,
+        "session_file_path": os.path.abspath(store.storage_path) if kind == "file" else None,
+        "session_cookie_name": settings.SESSION_COOKIE_NAME,
+        # A class may have an age of its own.
+        "session_cookie_age": int(store.get_session_cookie_age()),
+        "session_cookie_domain": settings.SESSION_COOKIE_DOMAIN,
+        "session_cookie_path": settings.SESSION_COOKIE_PATH,
+        "session_cookie_secure": bool(settings.SESSION_COOKIE_SECURE),
+        "session_cookie_httponly": bool(settings.SESSION_COOKIE_HTTPONLY),
+        "session_cookie_samesite": settings.SESSION_COOKIE_SAMESITE or False,
+        "session_expire_at_browser_close": bool(settings.SESSION_EXPIRE_AT_BROWSER_CLOSE),
+        "session_save_every_request": bool(settings.SESSION_SAVE_EVERY_REQUEST),
+    }
+
+
+def _table(store: Any, report: Report) -> dict[str, Any]:
+    model = store.model
+    meta = model._meta
+    own = {"session_key", "session_data", "expire_date"}
+    columns = {field.column for field in meta.concrete_fields}
+    if not own <= columns or meta.pk.column != "session_key":
+        raise Refused(
+            f"The session model {meta.label} has other columns than Django's: the Rust crate needs "
+            f"{', '.join(sorted(own))}."
+        )
+    more = [field for field in meta.concrete_fields if field.column not in own]
+    if needed := [field.name for field in more if not _may_be_left_out(field)]:
+        raise Refused(
+            f"The session model {meta.label} needs a value for {', '.join(needed)}, which Rust "
+            "cannot give when it creates a session. Give the field null=True or a db_default."
+        )
+    if more:
+        names = ", ".join(field.name for field in more)
+        report.note(
+            f"The session model {meta.label} has {names}, which Rust leaves to the database "
+            "(NULL or its default) in sessions that it creates, and does not touch in others."
+        )
+    write, read = router.db_for_write(model), router.db_for_read(model)
+    if write != read:
+        report.note(
+            f"DATABASE_ROUTERS reads sessions from {read!r} and writes them to {write!r}: the "
+            f"export names {write!r} for both, so that no session is read before it has arrived."
+        )
+    return {"db_table": meta.db_table, "session_database": write}
+
+
+def _may_be_left_out(field: Any) -> bool:
+    from django.db.models.fields import NOT_PROVIDED
+
+    return field.null or getattr(field, "db_default", NOT_PROVIDED) is not NOT_PROVIDED
+
+
+def _cache_key_prefix(store: Any, kind: str) -> str | None:
+    own: str = store.cache_key_prefix
+    default = (cache if kind == "cache" else cached_db).KEY_PREFIX
+    return None if own == default else as_text(own, "cache_key_prefix")
+
+
+__all__ = ["Refused", "Report", "export"]

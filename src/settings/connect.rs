@@ -1,0 +1,117 @@
+//! Opening the store that the settings name.
+
+use std::sync::Arc;
+
+use super::{Engine, Settings, SettingsError};
+use crate::backends::SessionStore;
+
+#[cfg(feature = "_cache")]
+mod caches;
+#[cfg(feature = "_sql")]
+mod databases;
+
+impl Settings {
+    /// Opens the store that the Django site uses: `session_engine`, over the cache and the database that it needs.
+    ///
+    /// ```
+    /// # #[cfg(feature = "file")]
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use django_sessions::session::Session;
+    /// use django_sessions::settings::Settings;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("session.json");
+    /// # let sessions = folder.path().to_str().unwrap();
+    /// # std::fs::write(&path, format!(r#"{{"version": 1, "secret_key": "x", "session_engine": "file", "session_file_path": {sessions:?}}}"#))?;
+    /// let store = Settings::from_file(path)?.connect().await?;
+    ///
+    /// let mut session = Session::new();
+    /// session.insert("cart", &["tea"])?;
+    /// store.save(&mut session).await?;
+    /// let key = session.key().expect("a saved session has a key");
+    /// assert_eq!(store.load(key).await?.get::<Vec<String>>("cart")?.unwrap(), ["tea"]);
+    /// # Ok(()) }
+    /// # #[cfg(not(feature = "file"))]
+    /// # fn main() {}
+    /// ```
+    ///
+    /// # Errors
+    /// When a feature of this crate is off that the store needs, `caches` or `databases` lack the alias that is named, or
+    /// a server does not answer.
+    pub async fn connect(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
+        match self.session_engine {
+            Engine::Db => self.open_db().await,
+            Engine::Cache => self.open_cache().await,
+            Engine::CachedDb => self.open_cached_db().await,
+            Engine::File => self.open_file(),
+            Engine::SignedCookies => self.open_signed_cookies(),
+        }
+    }
+
+    /// The error of an engine whose feature is off.
+    #[allow(dead_code, reason = "with all features on, nothing is missing")]
+    fn needs(&self, feature: &'static str) -> SettingsError {
+        SettingsError::Feature { what: format!("session_engine = {:?}", self.session_engine.name()), feature }
+    }
+
+    #[cfg(feature = "_cache")]
+    async fn open_cache(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
+        Ok(Arc::new(self.cache_store(self.session_cache().await?)?))
+    }
+
+    #[cfg(not(feature = "_cache"))]
+    async fn open_cache(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
+        Err(self.needs("redis`, `memcached` or `filebased"))
+    }
+
+    #[cfg(feature = "_sql")]
+    async fn open_cached_db(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
+        use crate::backends::cached_db::CachedDbStore;
+
+        let cache = self.cache_store(self.session_cache().await?)?;
+        Ok(Arc::new(CachedDbStore::new(cache, self.db_store().await?)))
+    }
+
+    #[cfg(not(feature = "_sql"))]
+    async fn open_cached_db(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
+        Err(self.needs("sqlite`, `postgres` or `mysql"))
+    }
+
+    #[cfg(feature = "_sql")]
+    async fn open_db(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
+        Ok(Arc::new(self.db_store().await?))
+    }
+
+    #[cfg(not(feature = "_sql"))]
+    async fn open_db(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
+        Err(self.needs("sqlite`, `postgres` or `mysql"))
+    }
+
+    #[cfg(feature = "file")]
+    fn open_file(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
+        use crate::backends::file::FileStore;
+
+        let directory = self.session_file_path.clone().unwrap_or_else(std::env::temp_dir);
+        let what = format!("the folder {} (session_file_path)", directory.display());
+        FileStore::in_directory(directory, self.clone())
+            .map(|store| Arc::new(store) as _)
+            .map_err(|source| SettingsError::Open { what, source: source.into() })
+    }
+
+    #[cfg(not(feature = "file"))]
+    fn open_file(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
+        Err(self.needs("file"))
+    }
+
+    #[cfg(feature = "signed_cookies")]
+    fn open_signed_cookies(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
+        use crate::backends::signed_cookies::SignedCookieStore;
+
+        Ok(Arc::new(SignedCookieStore::new(self.clone())))
+    }
+
+    #[cfg(not(feature = "signed_cookies"))]
+    fn open_signed_cookies(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
+        Err(self.needs("signed_cookies"))
+    }
+}

@@ -1,0 +1,118 @@
+"""Programs that answer one line of JSON with one: a Django release, and the Rust driver."""
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HERE = Path(__file__).parent
+# Longer than any loop, and shorter than a person waits for a hung one.
+ANSWERS_WITHIN = 300
+
+
+class Refused(Exception):
+    """The program answered that it could not do what was asked."""
+
+    def __init__(self, who: str, op: str, answer: dict) -> None:
+        super().__init__(f"{who}, {op}: {answer['error']}: {answer.get('text', '')}")
+        self.error = answer["error"]
+
+
+class Child:
+    """`ask` asks and waits; `begin` asks, and `end` waits, so that two can be at it at once."""
+
+    def __init__(self, who: str, *command: str | Path, first: object = None) -> None:
+        self.who, self.asked = who, ""
+        # What it says on standard error is shown when it fails.
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            env={
+                name: value
+                for name, value in os.environ.items()
+                # Settings of this shell must not reach the release under test.
+                if name != "DJANGO_SETTINGS_MODULE"
+            },
+        )
+        if first is not None:
+            self.send(first)
+
+    def send(self, line: object) -> None:
+        self.process.stdin.write(json.dumps(line) + "\n")
+        self.process.stdin.flush()
+
+    def begin(self, op: str, **question) -> None:
+        self.asked = op
+        with contextlib.suppress(BrokenPipeError):  # `end` says why it is gone
+            self.send({"op": op, **question})
+
+    def end(self) -> dict:
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait(10)
+            raise AssertionError(f"{self.who} ended while asked to {self.asked}:\n{self.said()}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise Refused(self.who, self.asked, answer)
+        return answer
+
+    def has_answered(self) -> bool:
+        return bool(select.select([self.process.stdout], [], [], 0)[0])
+
+    def ask(self, op: str, **question) -> dict:
+        self.begin(op, **question)
+        return self.end()
+
+    def said(self) -> str:
+        self.errors.seek(0)
+        return self.errors.read()[-3000:]
+
+    def close(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self.errors.close()
+
+
+def interpreter(django: str) -> Path | None:
+    """Python of the environment that `make test` made for that release."""
+    venvs = ROOT / os.environ.get("DJANGO_VENVS", ".venvs")
+    found = venvs / f"django-{django}" / "bin" / "python"
+    return found if found.exists() else None
+
+
+def django(release: str, settings: dict) -> Child:
+    return Child(
+        f"Django {release}", interpreter(release), HERE / "django_child.py", first=settings
+    )
+
+
+def build_driver() -> str:
+    """The program of tests/rust/interop_driver.rs; $DJANGO_SESSIONS_DRIVER says where it is."""
+    if program := os.environ.get("DJANGO_SESSIONS_DRIVER"):
+        return program
+    build = ["cargo", "build", "--quiet", "--example", "interop_driver", "--all-features"]
+    build.append("--message-format=json-render-diagnostics")
+    env = {"PYO3_PYTHON": sys.executable, **os.environ}
+    output = subprocess.check_output(build, cwd=ROOT, text=True, env=env)
+    messages = [json.loads(line) for line in output.splitlines()]
+    return next(
+        message["executable"]
+        for message in messages
+        if message["reason"] == "compiler-artifact"
+        and message["target"]["name"] == "interop_driver"
+    )

@@ -1,0 +1,1 @@
+"""User models of a site; the one that AUTH_USER_MODEL names is there."""
