@@ -23,6 +23,8 @@ import run as examples  # noqa: E402
 import servers  # noqa: E402
 
 APIS = ["axum_api", "actix_api"]
+# Passwords are slow on purpose, the more so in a build for tests on a busy machine.
+ANSWERS_WITHIN = 60  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,9 @@ class Browser:
         if isinstance(data, dict):
             data = urllib.parse.urlencode(data).encode()
         try:
-            response = self.opener.open(urllib.request.Request(url, data, headers), timeout=10)
+            response = self.opener.open(
+                urllib.request.Request(url, data, headers), timeout=ANSWERS_WITHIN
+            )
         except urllib.error.HTTPError as error:
             response = error
         with response:

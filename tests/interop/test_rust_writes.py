@@ -8,6 +8,7 @@ unless $DJANGO_SESSIONS_INTEROP says where it is.
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,10 @@ from vectors.generate import RELEASES, find_python, make_venv
 from vectors.reader import unique
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import envs  # noqa: E402
+
 VENVS = ROOT / os.environ.get("DJANGO_VENVS", ".venvs")
 READER = Path(__file__).with_name("read_tokens.py")
 # How a token is signed -> the releases that read it.
@@ -94,16 +99,22 @@ def written(rust):
 
 def interpreter(django, python):
     """Python of that release's environment, which is made if need be."""
-    installed = VENVS / f"django-{django}" / "bin" / "python"
-    if installed.exists():
-        return installed
-    found = find_python(python)
-    if found is None:
-        pytest.skip(f"Django {django}: Python {python} is not here")
-    try:
-        return make_venv(VENVS / f"django-{django}", found, django)
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"Django {django}: it cannot be installed ({error})")
+    env = VENVS / f"django-{django}"
+    # Two tests ask for 3.1, and each may be in a process of its own.
+    with envs.lock(env):
+        if has_django(envs.python_in(env)):
+            return envs.python_in(env)
+        found = find_python(python)
+        if found is None:
+            pytest.skip(f"Django {django}: Python {python} is not here")
+        try:
+            return make_venv(env, found, django)
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"Django {django}: it cannot be installed ({error})")
+
+
+def has_django(python):
+    return python.exists() and subprocess.run([python, "-c", "import django"]).returncode == 0
 
 
 @pytest.mark.parametrize(("name", "django", "python", "algorithm"), RELEASES)
