@@ -72,7 +72,9 @@ async fn bare(State(driver): State<Driver>, headers: HeaderMap) -> Result<String
             redis.get::<_, Option<Vec<u8>>>(name).await.map_err(|_| failed)?.unwrap_or_default()
         }
         Driver::Postgres(pool) => {
-            let statement = "SELECT session_data FROM django_session WHERE session_key = $1";
+            // Nobody's own handler would take a session that is over.
+            let statement =
+                "SELECT session_data FROM django_session WHERE session_key = $1 AND expire_date > now()";
             let row: Option<(String,)> =
                 sqlx::query_as(statement).bind(key).fetch_optional(&pool).await.map_err(|_| failed)?;
             row.map(|(text,)| text.into_bytes()).unwrap_or_default()

@@ -38,6 +38,7 @@ use self::clear::ClearStatements;
 pub use self::clear::{ClearOptions, ClearProgress};
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(crate) use self::pool::Borrowed;
+use self::pool::Moment;
 pub(crate) use self::pool::{Kind, on_pool};
 pub use self::pool::{Pool, Vendor};
 pub use self::settings::{DatabaseEngine, DatabaseOptions, DatabaseSettings, MySqlSsl};
@@ -51,7 +52,7 @@ struct Statements {
     exists: String,
     insert: String,
     update: String,
-    load: String,
+    load: Arc<str>,
     load_with_expire_date: String,
     delete: String,
     clear: ClearStatements,
@@ -85,7 +86,7 @@ impl Statements {
                 moment(2),
                 text(3)
             ),
-            load: format!("SELECT session_data FROM {table} WHERE {lives}"),
+            load: format!("SELECT session_data FROM {table} WHERE {lives}").into(),
             load_with_expire_date: format!(
                 "SELECT session_data, {} FROM {table} WHERE {lives}",
                 pool.read_moment("expire_date")
@@ -238,8 +239,8 @@ impl SessionStore for DbStore {
         if !can_be_stored(key) {
             return Ok(Session::new());
         }
-        let now = self.moment(self.now());
-        match self.pool.fetch(&self.statements.load, &[key.as_str(), &now]).await?.flatten() {
+        let now = Moment { moment: self.now(), zone: &self.settings.time_zone };
+        match self.pool.fetch_at(&self.statements.load, key.as_str(), now).await?.flatten() {
             Some(session_data) => {
                 Ok(Session::with_data(Some(key.clone()), self.codec.decode(&session_data)?))
             }

@@ -6,15 +6,16 @@ use std::future::Future;
 use std::io;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 use std::ops::{Deref, DerefMut};
-#[cfg(feature = "sqlite")]
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Database, Encode, Row, Type};
 #[cfg(feature = "sqlite")]
 use tokio::sync::{OnceCell, OwnedRwLockReadGuard, RwLock};
 
@@ -263,13 +264,10 @@ impl Pool {
 
     /// A moment as Django writes it into a column of this database, with the zone of its connection.
     pub(crate) fn moment(&self, moment: Timestamp, zone: &TimeZone) -> String {
-        if self.vendor() == Vendor::Postgres {
-            return moment.to_string();
+        match self.vendor() {
+            Vendor::Postgres => moment.to_string(),
+            Vendor::Sqlite | Vendor::MySql => local_text(moment, zone),
         }
-        // Python's `str(datetime)`: microseconds only if there are any.
-        let local = moment.to_zoned(zone.clone());
-        let has_fraction = local.subsec_nanosecond() >= 1000;
-        local.strftime(if has_fraction { "%F %T.%6f" } else { "%F %T" }).to_string()
     }
 
     /// SQL for a column with a moment, as a text that [`parse_moment`](Self::parse_moment) reads.
@@ -343,6 +341,19 @@ impl Pool {
         })
     }
 
+    /// The same of the row under `key` that counts at this moment.
+    pub(crate) async fn fetch_at(
+        &self,
+        statement: &Arc<str>,
+        key: &str,
+        moment: Moment<'_>,
+    ) -> Result<Option<Option<String>>, sqlx::Error> {
+        on_pool!(self, connection, persistent => {
+            let query = sqlx::query_scalar(AssertSqlSafe(Arc::clone(statement))).persistent(persistent);
+            query.bind(key).bind(moment).fetch_optional(connection)
+        })
+    }
+
     /// All rows, each column of which is a text or NULL.
     pub(crate) async fn fetch_texts(
         &self,
@@ -389,6 +400,67 @@ impl Pool {
         })
     }
 }
+
+/// Python's `str(datetime)`: microseconds only if there are any.
+fn local_text(moment: Timestamp, zone: &TimeZone) -> String {
+    let local = moment.to_zoned(zone.clone());
+    let has_fraction = local.subsec_nanosecond() >= 1000;
+    local.strftime(if has_fraction { "%F %T.%6f" } else { "%F %T" }).to_string()
+}
+
+/// A moment in a parameter, with the zone that its text is in. PostgreSQL gets it as it keeps it, and reads no text.
+#[derive(Clone, Copy)]
+pub(crate) struct Moment<'a> {
+    pub(crate) moment: Timestamp,
+    #[cfg_attr(not(any(feature = "sqlite", feature = "mysql")), allow(dead_code, reason = "for texts"))]
+    pub(crate) zone: &'a TimeZone,
+}
+
+#[cfg(feature = "postgres")]
+impl Type<sqlx::Postgres> for Moment<'_> {
+    fn type_info() -> sqlx::postgres::PgTypeInfo {
+        /// `timestamptz` in PostgreSQL's `pg_type.dat`.
+        const TIMESTAMPTZ: sqlx::postgres::types::Oid = sqlx::postgres::types::Oid(1184);
+        sqlx::postgres::PgTypeInfo::with_oid(TIMESTAMPTZ)
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl Encode<'_, sqlx::Postgres> for Moment<'_> {
+    fn encode_by_ref(
+        &self,
+        buffer: &mut <sqlx::Postgres as Database>::ArgumentBuffer,
+    ) -> Result<IsNull, BoxDynError> {
+        /// 2000-01-01, where PostgreSQL counts its microseconds from, in those of Unix.
+        const BEGINNING: i64 = 946_684_800_000_000;
+        buffer.extend((self.moment.as_microsecond() - BEGINNING).to_be_bytes());
+        Ok(IsNull::No)
+    }
+}
+
+#[cfg(any(feature = "sqlite", feature = "mysql"))]
+macro_rules! moment_is_text {
+    ($database:ty) => {
+        impl Type<$database> for Moment<'_> {
+            fn type_info() -> <$database as Database>::TypeInfo {
+                <str as Type<$database>>::type_info()
+            }
+        }
+
+        impl<'q> Encode<'q, $database> for Moment<'_> {
+            fn encode_by_ref(
+                &self,
+                buffer: &mut <$database as Database>::ArgumentBuffer,
+            ) -> Result<IsNull, BoxDynError> {
+                Encode::<'q, $database>::encode(local_text(self.moment, self.zone), buffer)
+            }
+        }
+    };
+}
+#[cfg(feature = "sqlite")]
+moment_is_text!(sqlx::Sqlite);
+#[cfg(feature = "mysql")]
+moment_is_text!(sqlx::MySql);
 
 /// A connection that goes back to its pool only after it answered.
 ///
