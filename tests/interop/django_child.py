@@ -175,6 +175,7 @@ def set_expiry(how, key=None):
     """A session that ends so: {"seconds": n}, {"at": seconds since 1970}, {"delta": n} or {}."""
     store = loaded(key) if key else SessionStore()
     store["counter"] = 1
+    before = time.time()
     if "seconds" in how:
         store.set_expiry(how["seconds"])
     elif "at" in how:
@@ -184,7 +185,6 @@ def set_expiry(how, key=None):
         store.set_expiry(datetime.timedelta(seconds=how["delta"]))
     else:
         store.set_expiry(None)
-    before = time.time()
     store.save()
     return {"key": store.session_key, "before": before, "after": time.time()}
 

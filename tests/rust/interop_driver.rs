@@ -128,6 +128,7 @@ impl Driver {
 
     async fn set_expiry(&self, question: &Value) -> Answer {
         let how = &question["how"];
+        let before = seconds(Timestamp::now());
         let expiry = match (how["seconds"].as_i64(), how["delta"].as_i64()) {
             (Some(0), _) => Some(Expiry::BrowserClose),
             (Some(seconds), _) => Some(Expiry::Seconds(seconds)),
@@ -139,7 +140,6 @@ impl Driver {
         let mut session = Session::new();
         session.insert("counter", &1)?;
         session.set_expiry(expiry);
-        let before = seconds(Timestamp::now());
         self.store.save(&mut session).await?;
         let key = session.key().ok_or("a saved session has a key")?.as_str();
         Ok(json!({ "key": key, "before": before, "after": seconds(Timestamp::now()) }))
