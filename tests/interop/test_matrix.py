@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 import time
 import traceback
 from dataclasses import dataclass, field
@@ -43,6 +44,9 @@ TICKS = {
     "DatabaseCache": (2.05, 0.05),
     "PyMemcacheCache": (2.05, 1.05),
 }
+
+# Cells run at the same time, and some in the same database: one at a time makes its tables there.
+PREPARING = threading.Lock()
 
 
 # --------------------------------------------------------------------------------------------- cell
@@ -422,7 +426,8 @@ def run_cell(configuration: Configuration, release: str, where: dict, folder: Pa
     with contextlib.ExitStack() as stack:
         django = children.django(release, settings)
         stack.callback(django.close)
-        django.ask("prepare")
+        with PREPARING:
+            django.ask("prepare")
         exported = folder / "sessions.json"
         django.ask("export", path=str(exported))
         rust = Child("Rust", driver, exported)
