@@ -111,13 +111,9 @@ def cargo(*words: str, **variables: str) -> None:
 
 def test_programs(*words: str) -> Iterator[Path]:
     """Builds the tests of Rust and returns the programs, as `cargo test` would run them."""
-    cargo("test", "--no-run", *words)
-    built = subprocess.check_output(
-        ["cargo", "test", "--no-run", "--quiet", "--message-format=json", *words],
-        cwd=ROOT,
-        env={**os.environ, **cargo_env()},
-        text=True,
-    )
+    command = ["cargo", "test", "--no-run", "--message-format=json-render-diagnostics", *words]
+    print("$", *command, flush=True)
+    built = subprocess.check_output(command, cwd=ROOT, env={**os.environ, **cargo_env()}, text=True)
     for message in map(json.loads, built.splitlines()):
         if not message.get("executable") or not message["profile"]["test"]:
             continue

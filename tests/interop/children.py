@@ -101,11 +101,11 @@ def django(release: str, settings: dict) -> Child:
     )
 
 
-def build_driver() -> str:
-    """The program of tests/rust/interop_driver.rs; $DJANGO_SESSIONS_DRIVER says where it is."""
-    if program := os.environ.get("DJANGO_SESSIONS_DRIVER"):
+def build_example(name: str, variable: str) -> str:
+    """A program of tests/rust: cargo builds it, unless this variable says where it is."""
+    if program := os.environ.get(variable):
         return program
-    build = ["cargo", "build", "--quiet", "--example", "interop_driver", "--all-features"]
+    build = ["cargo", "build", "--quiet", "--example", name, "--all-features"]
     build.append("--message-format=json-render-diagnostics")
     env = {"PYO3_PYTHON": sys.executable, **os.environ}
     output = subprocess.check_output(build, cwd=ROOT, text=True, env=env)
@@ -113,6 +113,9 @@ def build_driver() -> str:
     return next(
         message["executable"]
         for message in messages
-        if message["reason"] == "compiler-artifact"
-        and message["target"]["name"] == "interop_driver"
+        if message["reason"] == "compiler-artifact" and message["target"]["name"] == name
     )
+
+
+def build_driver() -> str:
+    return build_example("interop_driver", "DJANGO_SESSIONS_DRIVER")

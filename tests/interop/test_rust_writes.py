@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import children
 import pytest
 from vectors.generate import RELEASES, find_python, make_venv
 from vectors.reader import unique
@@ -45,17 +46,7 @@ def lines(program, requests):
 @pytest.fixture(scope="session")
 def rust():
     """The program that reads and writes with our crate."""
-    if program := os.environ.get("DJANGO_SESSIONS_INTEROP"):
-        return program
-    build = ["cargo", "build", "--quiet", "--example", "interop_cli", "--all-features"]
-    build.append("--message-format=json-render-diagnostics")
-    output = subprocess.check_output(build, cwd=ROOT, text=True)
-    messages = [json.loads(line) for line in output.splitlines()]
-    return next(
-        message["executable"]
-        for message in messages
-        if message["reason"] == "compiler-artifact" and message["target"]["name"] == "interop_cli"
-    )
+    return children.build_example("interop_cli", "DJANGO_SESSIONS_INTEROP")
 
 
 def request(vector, op):
