@@ -13,23 +13,13 @@ from django.core.signing import BadSignature, JSONSerializer, SignatureExpired
 from django.utils.encoding import force_bytes
 
 from ._native import LegacyCodec, Signer, json_loads
-from .conf import option
+from .conf import Options, get_options, option
 from .exceptions import PickleRefused, SessionTooLarge
 
 logger = logging.getLogger("django.security.SuspiciousSession")
 
-
-class Options(NamedTuple):
-    """Those of RUST_SESSIONS that say what is read."""
-
-    max_inflated: int
-    legacy: bool
-    pickles: bool
-
-
-def get_options() -> Options:
-    """Asked for before any try, so that a mistake in RUST_SESSIONS does not look like bad data."""
-    return Options(option("MAX_INFLATED"), option("LEGACY"), option("PICKLE_MIGRATION"))
+# One for each engine class. More are classes that come and go, as in tests.
+MAX_SIGNERS = 64
 
 
 def dumps(obj: Any, *, salt: str, serializer: Any) -> str:
@@ -128,6 +118,7 @@ class CodecMixin:
         return dumps(session_dict, salt=self.key_salt, serializer=self.serializer)
 
     def decode(self, session_data: bytes | str) -> dict[str, Any]:
+        # Before the try, so that a mistake in RUST_SESSIONS does not look like bad data.
         options = get_options()
         try:
             data: dict[str, Any] = loads(
@@ -154,18 +145,32 @@ def _get_keys() -> tuple[bytes, tuple[bytes, ...]]:
     return force_bytes(settings.SECRET_KEY), fallbacks
 
 
+# With the SECRET_KEY and the fallbacks that each was made of.
+_signers: dict[tuple[str, int, str], tuple[Any, tuple[Any, ...], Signer]] = {}
+
+
 def _get_signer(salt: str, max_inflated: int, algorithm: str = "sha256") -> Signer:
-    # Looked up by the values, so that override_settings() and key rotation need no notice.
-    return _make_signer(*_get_keys(), salt, max_inflated, algorithm)
+    known = _signers.get((salt, max_inflated, algorithm))
+    # Compared by the values, so that override_settings() and key rotation need no notice.
+    if (
+        known is not None
+        and known[0] == settings.SECRET_KEY
+        and known[1] == tuple(settings.SECRET_KEY_FALLBACKS)
+    ):
+        return known[2]
+    return _make_signer(salt, max_inflated, algorithm)
 
 
-@lru_cache(maxsize=64)
-def _make_signer(
-    key: bytes, fallbacks: tuple[bytes, ...], salt: str, max_inflated: int, algorithm: str
-) -> Signer:
+def _make_signer(salt: str, max_inflated: int, algorithm: str) -> Signer:
+    made_of = settings.SECRET_KEY, tuple(settings.SECRET_KEY_FALLBACKS)
+    key, fallbacks = _get_keys()
     # The salt that TimestampSigner has when it is given none.
-    salt = salt or "django.core.signing.TimestampSigner"
-    return Signer(key, salt, fallbacks, max_inflated=max_inflated, algorithm=algorithm)
+    signer_salt = salt or "django.core.signing.TimestampSigner"
+    signer = Signer(key, signer_salt, fallbacks, max_inflated=max_inflated, algorithm=algorithm)
+    if len(_signers) >= MAX_SIGNERS:
+        _signers.clear()
+    _signers[salt, max_inflated, algorithm] = (*made_of, signer)
+    return signer
 
 
 @lru_cache(maxsize=64)

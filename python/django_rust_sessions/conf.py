@@ -2,7 +2,7 @@
 
 import sys
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -51,7 +51,21 @@ def option(name: str) -> Any:
     return value
 
 
+class Options(NamedTuple):
+    """Those that say what is read."""
+
+    max_inflated: int
+    legacy: bool
+    pickles: bool
+
+
+@cache
+def get_options() -> Options:
+    return Options(option("MAX_INFLATED"), option("LEGACY"), option("PICKLE_MIGRATION"))
+
+
 @receiver(setting_changed)
 def _forget_options(*, setting: str, **kwargs: Any) -> None:
     if setting == "RUST_SESSIONS":
         option.cache_clear()
+        get_options.cache_clear()

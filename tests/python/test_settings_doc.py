@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from django.test import override_settings
 from django_rust_sessions.backends.signed_cookies import MAX_COOKIE
-from django_rust_sessions.codec import get_options
-from django_rust_sessions.conf import DEFAULTS
+from django_rust_sessions.conf import DEFAULTS, get_options
 from django_rust_sessions.serializers import MAX_DEPTH, VALUE_SIZE
 
 TEXT = (Path(__file__).parents[2] / "docs" / "settings.md").read_text("utf-8")
