@@ -7,6 +7,7 @@ from django.conf import settings
 from django.contrib.sessions.backends.signed_cookies import SessionStore as DjangoSessionStore
 
 from .. import codec
+from ..conf import get_options
 from ..exceptions import PickleRefused, SessionTooLarge
 
 # Fixed: unlike the key_salt of other engines, it does not depend on the name of the class.
@@ -27,7 +28,7 @@ class SessionStore(codec.CodecMixin, DjangoSessionStore):
     _session: Any  # Django's, which django-stubs does not know
 
     def load(self) -> dict[str, Any]:
-        options = codec.get_options()
+        options = get_options()
         try:
             data: dict[str, Any] = codec.loads(
                 self.session_key,
