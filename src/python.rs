@@ -10,12 +10,13 @@ mod file;
 mod legacy;
 
 use jiff::Timestamp;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDelta, PyString};
 
 use crate::crypto::SecretKeys;
+use crate::session::SessionKey;
 use crate::signing::{self, DEFAULT_MAX_INFLATED, SigningError, TimestampSigner};
 
 /// From this many bytes on, other threads run while one compresses or inflates.
@@ -31,7 +32,7 @@ mod _native {
     #[pymodule_export]
     use super::legacy::LegacyCodec;
     #[pymodule_export]
-    use super::{Signer, json_dumps, json_loads};
+    use super::{Signer, json_dumps, json_loads, random_session_key};
     use pyo3::prelude::*;
 
     #[pymodule_init]
@@ -176,4 +177,11 @@ fn json_dumps<'py>(obj: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
 #[pyfunction]
 fn json_loads(py: Python<'_>, data: PyBackedBytes) -> PyResult<Bound<'_, PyAny>> {
     decode::json(py, &data)
+}
+
+/// `get_random_string(32, VALID_KEY_CHARS)`, as SessionBase draws a key.
+#[pyfunction]
+fn random_session_key() -> PyResult<String> {
+    let key = SessionKey::random().map_err(|error| PyOSError::new_err(error.to_string()))?;
+    Ok(key.as_str().to_owned())
 }

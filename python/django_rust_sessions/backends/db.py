@@ -12,7 +12,6 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
-from django.contrib.sessions.backends import base
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.contrib.sessions.backends.db import SessionStore as DjangoSessionStore
 from django.core.exceptions import SuspiciousOperation
@@ -37,6 +36,7 @@ from django.db.models.signals import (
 from django.db.utils import load_backend
 from django.utils import timezone
 
+from .._native import random_session_key
 from ..codec import CodecMixin
 
 VENDORS = {"postgresql", "mysql", "sqlite"}
@@ -125,8 +125,8 @@ def _has_relations(model: type[models.Model]) -> bool:
 
 
 def get_random_key() -> str:
-    # As SessionBase does, but whether the key is taken, the store will say.
-    return base.get_random_string(32, base.VALID_KEY_CHARS)  # type: ignore[attr-defined,no-any-return]
+    # As SessionBase draws one, but whether the key is taken, the store will say.
+    return random_session_key()
 
 
 def _is_plain_key(key: Any) -> bool:
