@@ -400,14 +400,8 @@ impl Cache for DbCache {
         let now = self.now();
         let (value, expires, live) = (STANDARD.encode(value), self.expires(now, timeout), self.moment(now));
         let parameters = self.with_key(&[&value, &expires, &live], key);
-        if self.execute(&self.statements.replace, &parameters).await? == 0 {
-            return Ok(false);
-        }
-        // Afterwards, and for what is saved it is no failure: making room must not take the row that is to be replaced.
-        if let Err(error) = self.make_room(now, Some(key)).await {
-            tracing::warn!(%error, "no room was made in the cache table");
-        }
-        Ok(true)
+        // No room is made: there are as many rows afterwards as before.
+        Ok(self.execute(&self.statements.replace, &parameters).await? > 0)
     }
 
     #[tracing::instrument(level = "debug", skip_all)]
