@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build servers demo demo-check example test test-full lint bench bench-stores bench-web vectors clean
+.PHONY: help venv build servers demo demo-check example test test-full lint bench bench-stores bench-web instructions vectors clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ servers: ## install the servers that the tests start: Redis, PostgreSQL, MariaDB
 bench: build ## the Python engines beside Django's, other packages and floors (ONLY=words: redis, sqlite, ...)
 	$(VENV_PYTHON) -m pip install --quiet --group bench
 	$(VENV_PYTHON) benches/python/bench.py $(ONLY) --plots target/plots
+
+instructions: build ## count the instructions of encode, decode and a load, and keep the counts for `make test`
+	$(VENV_PYTHON) benches/python/instructions.py --write
 
 bench-stores: ## the Rust crate: its codec beside Django's, its stores beside their drivers
 	PYTHON=$(abspath $(VENV_PYTHON)) cargo bench --bench codec

@@ -23,6 +23,7 @@ DENIED = 101
 # Package -> the programs of which one must be there.
 WANTED = {server.package: server.programs for server in SERVERS.values()}
 WANTED["openssl"] = ("openssl",)
+WANTED["valgrind"] = ("valgrind",)  # counts instructions
 WANTED["wrk"] = ("wrk",)  # for `make bench-web`
 WANTED["chromium"] = ("chromium", "chromium-browser", "google-chrome")
 

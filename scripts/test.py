@@ -236,6 +236,14 @@ def drop_in() -> None:
     pytest(PYTHON, *WORKERS, "tests/python")
 
 
+def instructions() -> None:
+    """What encode, decode and a load cost, which no other work on this machine can change."""
+    if shutil.which("valgrind") is None:
+        raise Skipped("valgrind is missing, which counts instructions")
+    build()
+    python("benches/python/instructions.py")
+
+
 def suites() -> None:
     """Django's own tests, and those of packages, over our engines."""
     full = ["--full"] if os.environ.get("HYPOTHESIS_PROFILE") == "full" else []
@@ -299,6 +307,7 @@ TESTS: list[tuple[str, Callable[[], object]]] = [
     ("build of the Python package", build),
     ("stubs against the module", stubs),
     ("pytest", drop_in),
+    ("instruction counts", instructions),
     ("wheel for every Python", wheel),
     *((f"pytest, Django {version}", partial(django, version)) for version in envs.DJANGOS),
     ("suites of Django and of packages over each engine", suites),

@@ -1,5 +1,6 @@
 //! Rust values written as Python's `json.dumps` writes them.
 
+use std::io::Write as _;
 use std::iter;
 
 use serde::ser::{self, Serialize};
@@ -58,6 +59,9 @@ pub(crate) fn write_float(output: &mut Vec<u8>, value: f64) {
         };
         return output.extend(name.as_bytes());
     }
+    if write_short(output, value) {
+        return;
+    }
     let mut scientific = format!("{value:e}");
     if scientific.len() > 17 {
         // From 16 digits on two shortest texts may be equally near. Python takes the even one, as does an exact
@@ -89,6 +93,25 @@ pub(crate) fn write_float(output: &mut Vec<u8>, value: f64) {
     if output.len() == start {
         output.push(b'0');
     }
+}
+
+/// Appends the usual number, of few digits and without an exponent. What is none is left alone, and the answer is `false`.
+fn write_short(output: &mut Vec<u8>, value: f64) -> bool {
+    if value != 0.0 && !(1e-4..1e16).contains(&value.abs()) {
+        return false;
+    }
+    let start = output.len();
+    // Writing to memory does not fail.
+    let _ = write!(output, "{value}");
+    let text = &output[start..];
+    if text.len() > 15 {
+        output.truncate(start);
+        return false;
+    }
+    if !text.contains(&b'.') {
+        output.extend(b".0");
+    }
+    true
 }
 
 fn split_exponent(scientific: &str) -> (&str, i32) {
