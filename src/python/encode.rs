@@ -1,6 +1,6 @@
 //! Python objects written as JSON, as `json.dumps(obj, separators=(",", ":"))` writes them.
 
-use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -23,9 +23,12 @@ impl From<PyErr> for LeaveToPython {
 /// `json.dumps(obj, separators=(",", ":")).encode("latin-1")`.
 pub(super) fn json(obj: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     let mut output = Vec::with_capacity(256);
-    match write(&mut output, obj, MAX_DEPTH) {
-        Ok(()) => Ok(output),
-        Err(LeaveToPython) => json_in_python(obj),
+    // pyo3 panics if another thread of a free-threaded Python adds a key to a dict that is walked through. What json.dumps
+    // does then is right.
+    let written = catch_unwind(AssertUnwindSafe(|| write(&mut output, obj, MAX_DEPTH)));
+    match written {
+        Ok(Ok(())) => Ok(output),
+        Ok(Err(LeaveToPython)) | Err(_) => json_in_python(obj),
     }
 }
 
@@ -82,7 +85,8 @@ fn write_string(output: &mut Vec<u8>, text: &Bound<'_, PyString>) -> Result<(), 
 
 fn write_integer(output: &mut Vec<u8>, integer: &Bound<'_, PyInt>) -> Result<(), LeaveToPython> {
     let integer: i64 = integer.extract()?;
-    write!(output, "{integer}").map_err(|_| LeaveToPython)
+    output.extend(itoa::Buffer::new().format(integer).as_bytes());
+    Ok(())
 }
 
 fn write_items<'py>(
@@ -107,15 +111,13 @@ fn write_dict(
     depth_left: usize,
 ) -> Result<(), LeaveToPython> {
     output.push(b'{');
-    // A list of the items, because pyo3's dict iterator panics if another thread of a free-threaded Python adds a key.
-    for (index, item) in dict.items().iter().enumerate() {
+    for (index, (key, value)) in dict.iter().enumerate() {
         if index > 0 {
             output.push(b',');
         }
-        let item = item.cast_exact::<PyTuple>().map_err(|_| LeaveToPython)?;
-        write_key(output, &item.get_item(0)?)?;
+        write_key(output, &key)?;
         output.push(b':');
-        write(output, &item.get_item(1)?, depth_left)?;
+        write(output, &value, depth_left)?;
     }
     output.push(b'}');
     Ok(())

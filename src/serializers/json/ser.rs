@@ -1,6 +1,5 @@
 //! Rust values written as Python's `json.dumps` writes them.
 
-use std::io::Write as _;
 use std::iter;
 
 use serde::ser::{self, Serialize};
@@ -100,18 +99,14 @@ fn write_short(output: &mut Vec<u8>, value: f64) -> bool {
     if value != 0.0 && !(1e-4..1e16).contains(&value.abs()) {
         return false;
     }
-    let start = output.len();
-    // Writing to memory does not fail.
-    let _ = write!(output, "{value}");
-    let text = &output[start..];
-    if text.len() > 15 {
-        output.truncate(start);
-        return false;
+    let mut buffer = zmij::Buffer::new();
+    let text = buffer.format_finite(value);
+    // With so few digits no other shortest text exists.
+    let is_short = text.len() <= 16;
+    if is_short {
+        output.extend(text.as_bytes());
     }
-    if !text.contains(&b'.') {
-        output.extend(b".0");
-    }
-    true
+    is_short
 }
 
 fn split_exponent(scientific: &str) -> (&str, i32) {
