@@ -23,6 +23,7 @@ from django.utils.module_loading import import_string
 
 from . import caches
 from .backends import cache, cached_db, db, file, signed_cookies
+from .backends.keys import HashedKeysMixin
 from .codec import CodecMixin
 from .conf import DEFAULTS, option
 from .middleware import SessionMiddleware
@@ -35,7 +36,14 @@ SHORT_KEY = 32
 
 
 def register_all() -> None:
-    for check in (check_engine, check_options, check_cache, check_serializer, check_middleware):
+    for check in (
+        check_engine,
+        check_options,
+        check_hashed_keys,
+        check_cache,
+        check_serializer,
+        check_middleware,
+    ):
         register(check, TAG)
     register(check_secret_key, TAG, Tags.security)
     for check in (check_cookie, check_migration):
@@ -53,7 +61,9 @@ def check_engine(**kwargs: Any) -> list[CheckMessage]:
         return [_not_ours(name)]
     if _lacks_cache(engine):
         return []  # says check_cache
-    if issubclass(engine, db.SessionStore) and not apps.is_installed("django.contrib.sessions"):
+    if issubclass(engine, db.DatabaseSessionStore) and not apps.is_installed(
+        "django.contrib.sessions"
+    ):
         return [
             Error(
                 f"SESSION_ENGINE is {name!r}, whose table belongs to an app that is missing.",
@@ -82,6 +92,23 @@ def check_options(**kwargs: Any) -> list[CheckMessage]:
     return [
         Error(sentence, hint=f"Correct RUST_SESSIONS.{meant}", id=f"{NAME}.E002")
         for sentence in sorted(set(filter(None, map(_wrong_option, DEFAULTS))))
+    ]
+
+
+def check_hashed_keys(**kwargs: Any) -> list[CheckMessage]:
+    """HASH_KEYS where no store has keys to hash."""
+    engine = _our_engine()
+    if engine is None or _wrong_option("HASH_KEYS") or not option("HASH_KEYS"):
+        return []
+    if issubclass(engine, HashedKeysMixin):
+        return []
+    return [
+        Warning(
+            f"RUST_SESSIONS['HASH_KEYS'] is set, and SESSION_ENGINE {settings.SESSION_ENGINE!r} "
+            "stores no session on the server.",
+            hint="Take HASH_KEYS out, or choose another of the engines.",
+            id=f"{NAME}.W010",
+        )
     ]
 
 
@@ -255,7 +282,7 @@ def _not_ours(name: str) -> CheckMessage:
 def _describe(name: str, store: Any) -> Iterator[CheckMessage]:
     """Which parts of the work are done natively, and which are left to Django, and why."""
     native, left = [], []
-    if isinstance(store, db.SessionStore):
+    if isinstance(store, db.DatabaseSessionStore):
         operations = _database_operations(store)
         for reason in dict.fromkeys(operations.values()):
             names = ", ".join(each for each in operations if operations[each] == reason)

@@ -9,7 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     # How many bytes a compressed session may inflate to. Django has no such limit.
     "MAX_INFLATED": 16 * 1024 * 1024,
     # Read what Django before 3.1 wrote, and what 3.1 signed with sha1. A login in there is checked
@@ -24,7 +24,12 @@ DEFAULTS = {
     # socket_connect_timeout and socket_timeout of the cache alias go first.
     "REDIS_CONNECT_TIMEOUT": 2.0,
     "REDIS_TIMEOUT": 5.0,
+    # "sha256": the store knows a session by a hash of its key. "plain": by its key, and sessions
+    # that are there under a hash are still found.
+    "HASH_KEYS": None,
 }
+# Options that have one of these values.
+CHOICES = {"HASH_KEYS": (None, "sha256", "plain")}
 
 
 @cache  # asking Django for a setting that is missing takes longer than reading a session
@@ -42,6 +47,13 @@ def option(name: str) -> Any:
         )
     default = DEFAULTS[name]
     value = options.get(name, default)
+    if name in CHOICES:
+        if value not in CHOICES[name]:
+            raise ImproperlyConfigured(
+                f"RUST_SESSIONS[{name!r}] is {value!r}, and should be one of "
+                f"{', '.join(map(repr, CHOICES[name]))}."
+            )
+        return value
     kinds = (int, float) if type(default) is float else (type(default),)
     # Not so for NaN, and for what no clock and no memory can hold.
     if type(value) not in kinds or not 0 <= value <= sys.maxsize:

@@ -8,6 +8,7 @@ import logging
 import pickle
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
 from django.contrib.sessions.backends.cache import SessionStore as DjangoSessionStore
@@ -16,6 +17,7 @@ from django.core.cache import caches
 from .. import caches as session_caches
 from ..codec import CodecMixin
 from .db import HAS_ASYNC, get_random_key
+from .keys import HashedKeysMixin, move_in_cache
 
 logger = logging.getLogger("django.contrib.sessions")
 
@@ -55,8 +57,8 @@ class CacheMixin:
         self._native = None
 
 
-class SessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
-    """Cache-based session store."""
+class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
+    """The cache engine."""
 
     # Django's, which django-stubs does not know.
     _session_key: Any
@@ -176,6 +178,19 @@ class SessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
                 await self._native.adelete(self.cache_key_prefix + key)
             return None
 
+    def _move(self, old: str, new: str) -> bool:
+        old, new = self.cache_key_prefix + old, self.cache_key_prefix + new
+        if self._native is not None:
+            return bool(self._native.rename(old, new))
+        return move_in_cache(self._cache, old, new, self.get_expiry_age())
+
+    async def _amove(self, old: str, new: str) -> bool:
+        if self._native is None:
+            return await sync_to_async(self._move)(old, new)
+        return bool(
+            await self._native.arename(self.cache_key_prefix + old, self.cache_key_prefix + new)
+        )
+
     def _is_loaded(self) -> bool:
         # If it is not, then Django asks whether it exists before it loads it for the save.
         return hasattr(self, "_session_cache")
@@ -189,6 +204,10 @@ class SessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
             return data  # type: ignore[no-any-return]
         self._session_key = None
         return {}
+
+
+class SessionStore(HashedKeysMixin, CacheSessionStore):
+    """Cache-based session store."""
 
 
 _DEFINED = {

@@ -10,14 +10,14 @@ from asgiref.sync import sync_to_async
 from django.contrib.sessions.backends.cached_db import SessionStore as DjangoSessionStore
 
 from .cache import CacheMixin, log_failed_read
-from .db import HAS_ASYNC, LOAD, Found, define_hooks
-from .db import SessionStore as DBStore
+from .db import HAS_ASYNC, LOAD, DatabaseSessionStore, Found, define_hooks
+from .keys import HashedKeysMixin
 
 logger = logging.getLogger("django.contrib.sessions")
 
 
-class SessionStore(CacheMixin, DBStore, DjangoSessionStore):
-    """Cached, database-backed session store."""
+class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSessionStore):
+    """The cached_db engine."""
 
     # Django's, which django-stubs does not know.
     _session: Any
@@ -113,6 +113,15 @@ class SessionStore(CacheMixin, DBStore, DjangoSessionStore):
                 return await sync_to_async(self._select)(using)
             return _to_found(await self._aget_session_from_db())
 
+    def _move(self, old: str, new: str) -> bool:
+        # The save that follows fills the cache under the new name.
+        moved = super()._move(old, new)
+        try:
+            (self._native or self._cache).delete(self.cache_key_prefix + old)
+        except Exception:
+            self._log_failed_write()
+        return moved
+
     def _find_in_db(self) -> Found | None:
         using = self._get_read_alias(LOAD, self.session_key)
         if using is not None:
@@ -125,6 +134,10 @@ class SessionStore(CacheMixin, DBStore, DjangoSessionStore):
 
 def _to_found(row: Any) -> Found | None:
     return Found(row.session_data, lambda: row.expire_date) if row else None
+
+
+class SessionStore(HashedKeysMixin, CachedDatabaseSessionStore):
+    """Cached, database-backed session store."""
 
 
 define_hooks(SessionStore)

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
+from django.contrib.sessions.backends import base
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.contrib.sessions.backends.db import SessionStore as DjangoSessionStore
 from django.core.exceptions import SuspiciousOperation
@@ -38,6 +39,7 @@ from django.utils import timezone
 
 from .._native import random_session_key
 from ..codec import CodecMixin
+from .keys import HashedKeysMixin
 
 VENDORS = {"postgresql", "mysql", "sqlite"}
 HAS_ASYNC = hasattr(DjangoSessionStore, "aload")  # since Django 5.1
@@ -67,7 +69,7 @@ CREATE = Operation(
 DELETE = Operation((), (*_INIT, pre_delete, post_delete))
 
 
-def step_aside(store: "SessionStore", operation: Operation, key: Any = "") -> str | None:
+def step_aside(store: "DatabaseSessionStore", operation: Operation, key: Any = "") -> str | None:
     """Why Django's own code must do this; None when a plain statement may.
 
     Asked at each call, for receivers and models come at any time.
@@ -124,8 +126,14 @@ def _has_relations(model: type[models.Model]) -> bool:
     )
 
 
+_djangos_get_random_string = base.get_random_string  # type: ignore[attr-defined]
+
+
 def get_random_key() -> str:
     # As SessionBase draws one, but whether the key is taken, the store will say.
+    if base.get_random_string is not _djangos_get_random_string:  # type: ignore[attr-defined]
+        # A test that wants certain keys, for instance.
+        return base.get_random_string(32, base.VALID_KEY_CHARS)  # type: ignore[attr-defined,no-any-return]
     return random_session_key()
 
 
@@ -245,8 +253,8 @@ class Statements:
 # ------------------------------------------------------------------------------------- the engine
 
 
-class SessionStore(CodecMixin, DjangoSessionStore):
-    """Database session store. Custom session models subclass it as they would Django's."""
+class DatabaseSessionStore(CodecMixin, DjangoSessionStore):
+    """The db engine, and the part of the cached_db engine that keeps sessions in the database."""
 
     # Django's, which django-stubs does not know.
     _session_key: Any
@@ -355,6 +363,18 @@ class SessionStore(CodecMixin, DjangoSessionStore):
                 lambda: Statements(self.model, DEFAULT_DB_ALIAS).delete(key)
             )()
 
+    def _move(self, old: str, new: str) -> bool:
+        rows = self.model._base_manager.using(router.db_for_write(self.model))
+        try:
+            with transaction.atomic(using=rows.db):
+                return bool(rows.filter(session_key=old).update(session_key=new))
+        except IntegrityError:
+            if not rows.filter(session_key=new).exists():
+                raise
+            # It is there already, and newer.
+            rows.filter(session_key=old).delete()
+            return True
+
     def _get_read_alias(self, operation: Operation, key: Any) -> str | None:
         """Where to read with a plain statement; None where Django's own code must."""
         if step_aside(self, operation, key):
@@ -399,11 +419,15 @@ class SessionStore(CodecMixin, DjangoSessionStore):
             raise CreateError if must_create else UpdateError
 
 
+class SessionStore(HashedKeysMixin, DatabaseSessionStore):
+    """Database session store. Custom session models subclass it as they would Django's."""
+
+
 # As they are now; what is not the same later was overridden or replaced.
 _DEFINED: dict[str, set[Any]] = {name: set() for name in (*LOAD.hooks, *CREATE.hooks)}
 
 
-def define_hooks(engine: type[SessionStore]) -> None:
+def define_hooks(engine: type[DatabaseSessionStore]) -> None:
     """These hooks are an engine's of ours, not a project's."""
     for name, defined in _DEFINED.items():
         defined.add(getattr(engine, name, None))

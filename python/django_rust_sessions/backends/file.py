@@ -5,8 +5,10 @@ once an operation. `exists` and `delete` are Django's own, for they are one syst
 """
 
 import asyncio
+import contextlib
 import datetime
 import logging
+import os
 from typing import Any
 
 from django.conf import settings
@@ -26,6 +28,7 @@ from .._native import (
 )
 from ..conf import option
 from .db import HAS_ASYNC, get_random_key
+from .keys import HashedKeysMixin
 
 logger = logging.getLogger("django.contrib.sessions")
 
@@ -46,8 +49,8 @@ CLEAR = (
 SYNC = ("load", "exists", "create", "save", "delete", "clear_expired")
 
 
-class SessionStore(codec.CodecMixin, DjangoSessionStore):
-    """File-based session store."""
+class FileSessionStore(codec.CodecMixin, DjangoSessionStore):
+    """The file engine."""
 
     # Django's, which django-stubs does not know.
     _key_to_file: Any
@@ -171,6 +174,18 @@ class SessionStore(codec.CodecMixin, DjangoSessionStore):
             store.load()
         return None
 
+    def _move(self, old: str, new: str) -> bool:
+        old, new = (self._key_to_file(name) for name in (old, new))
+        try:
+            os.link(old, new)
+        except FileNotFoundError:
+            return False
+        except FileExistsError:
+            pass  # and is newer
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(old)
+        return True
+
     def _expire_after(self, modified: float) -> datetime.datetime:
         tz = datetime.UTC if settings.USE_TZ else None
         age = datetime.timedelta(seconds=self.get_session_cookie_age())
@@ -184,11 +199,17 @@ class SessionStore(codec.CodecMixin, DjangoSessionStore):
             return error
 
 
-def _has_own(store: type[SessionStore], names: tuple[str, ...]) -> bool:
+class SessionStore(HashedKeysMixin, FileSessionStore):
+    """File-based session store."""
+
+    stored_name_prefix = "sha256"
+
+
+def _has_own(store: type[FileSessionStore], names: tuple[str, ...]) -> bool:
     return any(_get_function(store, name) is not _DEFINED[name] for name in names)
 
 
-def _get_function(store: type[SessionStore], name: str) -> Any:
+def _get_function(store: type[FileSessionStore], name: str) -> Any:
     function = getattr(store, name)
     return getattr(function, "__func__", function)
 

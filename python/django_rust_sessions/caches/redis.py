@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse
+from redis.exceptions import InvalidResponse, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from .resp import Reader, pack
@@ -516,6 +516,26 @@ class RedisCache:
     async def ahas_key(self, key: str) -> bool:
         return bool(await self._aask(self._reader(), pack(b"EXISTS", self._key(key))) == 1)
 
+    def rename(self, old: str, new: str) -> bool:
+        """False if there is no such key. What is under the new one already is newer, and stays."""
+        try:
+            if self._ask(self.write, pack(b"RENAMENX", self._key(old), self._key(new))) == 0:
+                self.delete(old)
+        except ResponseError as error:
+            _check_missing(error)
+            return False
+        return True
+
+    async def arename(self, old: str, new: str) -> bool:
+        command = pack(b"RENAMENX", self._key(old), self._key(new))
+        try:
+            if await self._aask(self.write, command) == 0:
+                await self.adelete(old)
+        except ResponseError as error:
+            _check_missing(error)
+            return False
+        return True
+
     def _reader(self) -> Server:
         return self.reads[0] if len(self.reads) == 1 else self.choose(self.reads)
 
@@ -565,6 +585,11 @@ class RedisCache:
             if self.forgive(error):
                 return None
             raise
+
+
+def _check_missing(error: ResponseError) -> None:
+    if "no such key" not in str(error):
+        raise error
 
 
 def _to_bytes(value: Any) -> bytes:

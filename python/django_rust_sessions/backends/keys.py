@@ -1,0 +1,244 @@
+"""The option HASH_KEYS: the store knows a session by a hash of its key, and never sees the key.
+
+The engines are not changed for that. What they do is done on a twin of the session, which differs
+in one thing: its key is the name in the store. Under which names a session may be found depends on
+the option: "sha256" names it by the hash and "plain" by the key, and each still finds the other.
+"""
+
+import re
+from base64 import b32encode
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any, Self
+
+from asgiref.sync import sync_to_async
+from django.contrib.sessions.backends.base import SessionBase, UpdateError
+
+from ..conf import option
+
+# 160 bits, as lower-case base32: Django's column holds 40 characters, MySQL does not tell cases
+# apart, and a session key has 165 bits.
+HASHED_BYTES = 20
+_is_stored_name = re.compile(r"sha256(\$.*|[a-z2-7]{32})", re.DOTALL).fullmatch
+
+
+def is_stored_name(key: Any) -> bool:
+    """Whether this is what a store has in place of a key, which nobody may log in with."""
+    return isinstance(key, str) and _is_stored_name(key) is not None
+
+
+class HashedKeysMixin:
+    """Goes before a session engine in the bases of a class."""
+
+    # What stands before the hash. File names have no "$".
+    stored_name_prefix = "sha256$"
+    # On a twin, and what from_stored_name() makes: the key is the name in the store.
+    _has_stored_name = False
+
+    # SessionBase's and the engines', which django-stubs does not know.
+    _session_key: Any
+    session_key: Any
+    modified: bool
+    _get_session: Any
+    _aget_session: Any
+    # Gives a stored session another name; False if there is none.
+    _move: Callable[[str, str], bool]
+
+    @classmethod
+    def from_stored_name(cls, name: str) -> Self:
+        """The session that the store knows by that name, to look at it or to end it."""
+        store = cls()
+        store._has_stored_name = True
+        store._session_key = name
+        return store
+
+    @property
+    def stored_name(self) -> str | None:
+        """What the store knows this session by."""
+        names = self._names(self.session_key)
+        return self.session_key if names is None else names[0]
+
+    def _validate_session_key(self, key: Any) -> Any:
+        # In each mode, for a store may hold such names from another time: who read them there must
+        # not get in with one.
+        if not self._has_stored_name and is_stored_name(key):
+            return False
+        return super()._validate_session_key(key)  # type: ignore[misc]
+
+    def load(self) -> dict[str, Any]:
+        names = self._names(self.session_key)
+        if names is None:
+            return super().load()  # type: ignore[misc,no-any-return]
+        # The first one again: another request may have moved it in between.
+        for name in (*names, names[0]):
+            twin = self._twin(name)
+            data: dict[str, Any] = super(HashedKeysMixin, twin).load()  # type: ignore[misc]
+            if self._take_from(twin, name):
+                return data
+        self._session_key = None
+        return {}
+
+    def exists(self, session_key: Any) -> bool:
+        names = self._names(session_key)
+        if names is None:
+            return super().exists(session_key)  # type: ignore[misc,no-any-return]
+        twins = map(self._twin, names)
+        return any(super(HashedKeysMixin, twin).exists(twin.session_key) for twin in twins)  # type: ignore[misc]
+
+    def create(self) -> None:
+        # An engine makes a new session where the old one is over: with a key of its own.
+        self._has_stored_name = False
+        super().create()  # type: ignore[misc]
+
+    def save(self, must_create: bool = False) -> None:
+        names = self._names(self.session_key)
+        if names is None:
+            return super().save(must_create)  # type: ignore[misc,no-any-return]
+        self._get_session(no_load=must_create)
+        if self.session_key is None:
+            raise UpdateError
+        current, former = names
+        try:
+            self._save_as(current, must_create)
+        except UpdateError:
+            if must_create or not self._move(former, current):
+                raise
+            self._save_as(current, must_create)
+        return None
+
+    def _save_as(self, name: str, must_create: bool) -> None:
+        twin = self._twin(name)
+        super(HashedKeysMixin, twin).save(must_create)  # type: ignore[misc]
+        self._take_from(twin, name)
+
+    def delete(self, session_key: Any = None) -> None:
+        names = self._names(self.session_key if session_key is None else session_key)
+        if names is None:
+            return super().delete(session_key)  # type: ignore[misc,no-any-return]
+        # In this order no other request can move the session out of the way.
+        for name in reversed(names):
+            super(HashedKeysMixin, self._twin(name)).delete(name)  # type: ignore[misc]
+        return None
+
+    if hasattr(SessionBase, "aload"):  # since Django 5.1
+
+        async def aload(self) -> dict[str, Any]:
+            names = self._names(self.session_key)
+            if names is None:
+                return await super().aload()  # type: ignore[misc,no-any-return]
+            for name in (*names, names[0]):
+                twin = self._twin(name)
+                data: dict[str, Any] = await super(HashedKeysMixin, twin).aload()  # type: ignore[misc]
+                if self._take_from(twin, name):
+                    return data
+            self._session_key = None
+            return {}
+
+        async def aexists(self, session_key: Any) -> bool:
+            names = self._names(session_key)
+            if names is None:
+                return await super().aexists(session_key)  # type: ignore[misc,no-any-return]
+            for name in names:
+                if await super(HashedKeysMixin, self._twin(name)).aexists(name):  # type: ignore[misc]
+                    return True
+            return False
+
+        async def acreate(self) -> None:
+            self._has_stored_name = False
+            await super().acreate()  # type: ignore[misc]
+
+        async def asave(self, must_create: bool = False) -> None:
+            names = self._names(self.session_key)
+            if names is None:
+                return await super().asave(must_create)  # type: ignore[misc,no-any-return]
+            await self._aget_session(no_load=must_create)
+            if self.session_key is None:
+                raise UpdateError
+            current, former = names
+            try:
+                await self._asave_as(current, must_create)
+            except UpdateError:
+                if must_create or not await self._amoved(former, current):
+                    raise
+                await self._asave_as(current, must_create)
+            return None
+
+        async def _amoved(self, old: str, new: str) -> bool:
+            # Redis can be asked on the event loop.
+            amove = getattr(self, "_amove", None) or sync_to_async(self._move)
+            return bool(await amove(old, new))
+
+        async def _asave_as(self, name: str, must_create: bool) -> None:
+            twin = self._twin(name)
+            await super(HashedKeysMixin, twin).asave(must_create)  # type: ignore[misc]
+            self._take_from(twin, name)
+
+        async def adelete(self, session_key: Any = None) -> None:
+            names = self._names(self.session_key if session_key is None else session_key)
+            if names is None:
+                return await super().adelete(session_key)  # type: ignore[misc,no-any-return]
+            for name in reversed(names):
+                await super(HashedKeysMixin, self._twin(name)).adelete(name)  # type: ignore[misc]
+            return None
+
+    def _names(self, key: Any) -> tuple[str, str] | None:
+        """What the store may know a session by, the name of today first; None for the key alone."""
+        mode = option("HASH_KEYS")
+        if mode is None or self._has_stored_name or not isinstance(key, str) or not key:
+            return None
+        if is_stored_name(key):
+            return None
+        hashed = b32encode(sha256(key.encode(errors="surrogatepass")).digest()[:HASHED_BYTES])
+        names = (self.stored_name_prefix + hashed.decode().lower(), key)
+        return names if mode == "sha256" else names[::-1]
+
+    def _twin(self, name: str) -> Self:
+        """This session under its name in the store. Not this one itself: while it waits for the
+        store, other tasks may ask it for its key."""
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._has_stored_name = True
+        twin._session_key = name
+        return twin
+
+    def _take_from(self, twin: Self, name: str) -> bool:
+        """What the engine noted on the twin. False if it found no session."""
+        mine = self.__dict__
+        for attribute, value in twin.__dict__.items():
+            if attribute not in _OF_EACH and (
+                attribute not in mine or mine[attribute] is not value
+            ):
+                mine[attribute] = value
+        if twin.session_key not in (name, None):
+            # The engine has made another.
+            self._session_key = twin.session_key
+            self.modified = True
+        return twin.session_key is not None
+
+
+# What a session and its twin have each of their own.
+_OF_EACH = {"_SessionBase__session_key", "_has_stored_name", "accessed", "modified"}
+
+
+def move_in_cache(cache: Any, old: str, new: str, timeout: Any) -> bool:
+    """Gives a value of any of Django's caches another key, though they have no word for that."""
+    # One at a time. Who finds that another is at it has lost nothing: the value is on its way.
+    moving = f"{old}.moving"
+    if not cache.add(moving, 1, MOVING):
+        return True
+    try:
+        value = cache.get(old)
+        if value is None:
+            return False
+        cache.add(new, value, timeout)
+        if cache.delete(old):
+            return True
+        # It was deleted meanwhile, and so must this one be.
+        cache.delete(new)
+        return False
+    finally:
+        cache.delete(moving)
+
+
+# Seconds after which somebody else may try, should a process have ended in the middle.
+MOVING = 10
