@@ -10,6 +10,8 @@ pub mod cached_db;
 #[cfg(feature = "_sql")]
 pub mod db;
 pub mod file;
+#[cfg(feature = "_async")]
+pub mod hashed_keys;
 #[cfg(feature = "signed_cookies")]
 pub mod signed_cookies;
 

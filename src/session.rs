@@ -58,10 +58,24 @@ const TEST_COOKIE_VALUE: &str = "worked";
 pub struct SessionKey(String);
 
 impl SessionKey {
-    /// `key` if it has at least 8 characters (`SessionBase._validate_session_key`).
+    /// `key` if it has at least 8 characters (`SessionBase._validate_session_key`), and is not what a store with
+    /// [hashed keys](crate::settings::HashKeys) has in place of one: with that a thief of the store would come.
     pub fn new(key: impl Into<String>) -> Option<Self> {
-        let key = key.into();
-        (key.chars().nth(7).is_some()).then_some(Self(key))
+        let key = Self(key.into());
+        (key.0.chars().nth(7).is_some() && !key.is_stored_name()).then_some(key)
+    }
+
+    /// What a store with hashed keys knows a session by, to look at it there or to end it. Never from a visitor.
+    pub fn from_stored_name(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    /// Whether this is what a store with hashed keys has in place of a key: `sha256$...`, and without the `$` in files.
+    pub fn is_stored_name(&self) -> bool {
+        let is_base32 = |c: char| matches!(c, 'a'..='z' | '2'..='7');
+        self.0
+            .strip_prefix("sha256")
+            .is_some_and(|rest| rest.starts_with('$') || (rest.len() == 32 && rest.chars().all(is_base32)))
     }
 
     /// A new key of 32 characters from the operating system's randomness.

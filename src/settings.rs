@@ -113,6 +113,8 @@ pub struct Settings {
     pub db_schema: Option<String>,
     /// How many bytes the compressed data of a session may inflate to: 16 MiB. Django has no such limit.
     pub max_inflated: usize,
+    /// `RUST_SESSIONS["HASH_KEYS"]` of the Python package: off.
+    pub hash_keys: HashKeys,
     /// Users and logins.
     pub auth: AuthSettings,
     /// `CSRF_*`.
@@ -158,6 +160,28 @@ impl Engine {
             Self::SignedCookies => "signed_cookies",
         }
     }
+}
+
+/// Under which names a store on the server keeps sessions: `RUST_SESSIONS["HASH_KEYS"]` of the Python package. Django itself
+/// has no such thing, and its own engines find only sessions that are kept under their keys.
+///
+/// ```
+/// use django_sessions::settings::HashKeys;
+///
+/// assert_eq!(HashKeys::default(), HashKeys::Off);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum HashKeys {
+    /// Under their keys, as Django does.
+    #[default]
+    Off,
+    /// Under hashes of their keys, so that who reads the store can log in as nobody. Sessions that are still under their keys
+    /// are found, and move at their next save.
+    Sha256,
+    /// Under their keys. Sessions that are still under hashes are found, and move at their next save: the way back.
+    Plain,
 }
 
 /// The `SameSite` attribute of a cookie.
@@ -206,6 +230,7 @@ impl Settings {
             db_table: "django_session".to_owned(),
             db_schema: None,
             max_inflated: DEFAULT_MAX_INFLATED,
+            hash_keys: HashKeys::Off,
             auth: AuthSettings::default(),
             csrf: CsrfSettings::default(),
             messages: MessagesSettings::default(),

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Engine, Settings, SettingsError};
+use super::{Engine, HashKeys, Settings, SettingsError};
 use crate::backends::SessionStore;
+use crate::backends::hashed_keys::HashedKeys;
 
 #[cfg(feature = "_cache")]
 mod caches;
@@ -39,13 +40,18 @@ impl Settings {
     /// When a feature of this crate is off that the store needs, `caches` or `databases` lack the alias that is named, or
     /// a server does not answer.
     pub async fn connect(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
-        match self.session_engine {
-            Engine::Db => self.open_db().await,
-            Engine::Cache => self.open_cache().await,
-            Engine::CachedDb => self.open_cached_db().await,
-            Engine::File => self.open_file(),
-            Engine::SignedCookies => self.open_signed_cookies(),
-        }
+        let store = match self.session_engine {
+            Engine::Db => self.open_db().await?,
+            Engine::Cache => self.open_cache().await?,
+            Engine::CachedDb => self.open_cached_db().await?,
+            Engine::File => self.open_file()?,
+            Engine::SignedCookies => return self.open_signed_cookies(),
+        };
+        Ok(match (self.hash_keys, self.session_engine) {
+            (HashKeys::Off, _) => store,
+            (mode, Engine::File) => Arc::new(HashedKeys::in_files(store, mode)),
+            (mode, _) => Arc::new(HashedKeys::new(store, mode)),
+        })
     }
 
     /// The error of an engine whose feature is off.

@@ -241,6 +241,7 @@ impl Settings {
         reader.read("db_table", &mut self.db_table)?;
         reader.read("db_schema", &mut self.db_schema)?;
         reader.read("max_inflated", &mut self.max_inflated)?;
+        reader.read("hash_keys", &mut self.hash_keys)?;
         reader.read("use_tz", &mut self.use_tz)?;
         if let Some(name) = reader.take("time_zone") {
             let name = String::deserialize(name).map_err(|fault| fault.under("time_zone"))?;

@@ -14,6 +14,8 @@ mod caches;
 mod django;
 #[path = "engines/files.rs"]
 mod files;
+#[path = "engines/hashed_keys.rs"]
+mod hashed_keys;
 #[path = "engines/logged.rs"]
 mod logged;
 #[path = "engines/secrets.rs"]

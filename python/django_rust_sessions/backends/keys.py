@@ -222,23 +222,14 @@ _OF_EACH = {"_SessionBase__session_key", "_has_stored_name", "accessed", "modifi
 
 def move_in_cache(cache: Any, old: str, new: str, timeout: Any) -> bool:
     """Gives a value of any of Django's caches another key, though they have no word for that."""
-    # One at a time. Who finds that another is at it has lost nothing: the value is on its way.
-    moving = f"{old}.moving"
-    if not cache.add(moving, 1, MOVING):
-        return True
-    try:
-        value = cache.get(old)
-        if value is None:
-            return False
-        cache.add(new, value, timeout)
-        if cache.delete(old):
-            return True
+    value = cache.get(old)
+    if value is None:
+        return False
+    if not cache.add(new, value, timeout):
+        return True  # another request has just moved it
+    if not cache.has_key(old):
         # It was deleted meanwhile, and so must this one be.
         cache.delete(new)
         return False
-    finally:
-        cache.delete(moving)
-
-
-# Seconds after which somebody else may try, should a process have ended in the middle.
-MOVING = 10
+    cache.delete(old)
+    return True

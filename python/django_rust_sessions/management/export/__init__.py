@@ -51,6 +51,8 @@ def export(report: Report) -> dict[str, Any]:
     }
     if isinstance(store, CodecMixin):
         tree["max_inflated"] = option("MAX_INFLATED")
+        if option("HASH_KEYS"):
+            tree["hash_keys"] = option("HASH_KEYS")
     if kind in ("db", "cached_db"):
         tree |= _table(store, report)
         databases.add(tree["session_database"])

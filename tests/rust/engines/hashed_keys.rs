@@ -1,0 +1,136 @@
+//! Sessions under hashes of their keys: every store conforms, sessions move, and what is stored lets nobody in.
+
+use std::fs;
+use std::sync::Arc;
+
+use django_sessions::backends::file::FileStore;
+use django_sessions::backends::hashed_keys::HashedKeys;
+use django_sessions::backends::{SessionStore, StoreError};
+use django_sessions::conformance::{Capabilities, Clock};
+use django_sessions::session::{Session, SessionKey};
+use django_sessions::settings::HashKeys;
+use tempfile::TempDir;
+
+use super::{conforms, options, settings};
+
+struct Site {
+    files: Arc<FileStore>,
+    folder: TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { files: Arc::new(FileStore::in_directory(folder.path(), settings()).unwrap()), folder }
+    }
+
+    fn store(&self, mode: HashKeys) -> HashedKeys {
+        HashedKeys::in_files(self.files.clone(), mode)
+    }
+
+    /// Without what stands before each.
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.folder.path()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.map(|name| name.trim_start_matches("sessionid").to_owned()).collect()
+    }
+}
+
+async fn saved(store: &dyn SessionStore) -> SessionKey {
+    let mut session = Session::new();
+    session.insert("cart", "tea").unwrap();
+    store.save(&mut session).await.unwrap();
+    session.key().unwrap().clone()
+}
+
+async fn cart(store: &dyn SessionStore, key: &SessionKey) -> Option<String> {
+    store.load(key).await.unwrap().get("cart").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn every_mode_conforms() {
+    for mode in [HashKeys::Off, HashKeys::Sha256, HashKeys::Plain] {
+        let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::manual());
+        let reader = clock.clone();
+        let files = FileStore::in_directory(folder.path(), settings()).unwrap();
+        let store = HashedKeys::in_files(Arc::new(files.with_clock(move || reader.now())), mode);
+        assert_eq!(conforms(store, options(clock, Capabilities::FILE)).await, [""; 0], "{mode:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_store_never_sees_the_key() {
+    let site = Site::new();
+    let store = site.store(HashKeys::Sha256);
+    let key = saved(&store).await;
+    let [name] = &site.names()[..] else { panic!("one file") };
+    assert!(SessionKey::from_stored_name(name).is_stored_name(), "{name}");
+    assert!(!name.contains(key.as_str()));
+    assert!(SessionKey::new(name.clone()).is_none(), "a thief comes with it");
+    assert_eq!(cart(&store, &key).await.as_deref(), Some("tea"));
+    store.delete(&SessionKey::from_stored_name(name)).await.unwrap();
+    assert_eq!(cart(&store, &key).await, None);
+}
+
+#[tokio::test]
+async fn sessions_move_at_their_next_save() {
+    let site = Site::new();
+    for (one, other) in [(HashKeys::Off, HashKeys::Sha256), (HashKeys::Sha256, HashKeys::Plain)] {
+        let key = saved(&site.store(one)).await;
+        let before = site.names();
+        let store = site.store(other);
+        let mut session = store.load(&key).await.unwrap();
+        assert_eq!(session.key(), Some(&key));
+        assert_eq!(site.names(), before, "it was only read");
+        session.insert("cart", "jam").unwrap();
+        store.save(&mut session).await.unwrap();
+        assert_ne!(site.names(), before);
+        assert_eq!(site.names().len(), 1);
+        assert_eq!(cart(&store, &key).await.as_deref(), Some("jam"));
+        store.save(&mut session).await.unwrap();
+        store.flush(&mut session).await.unwrap();
+        assert_eq!(site.names(), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_logout_wins_over_a_move() {
+    let site = Site::new();
+    let key = saved(&*site.files).await;
+    let store = site.store(HashKeys::Sha256);
+    let mut late = store.load(&key).await.unwrap();
+    store.delete(&key).await.unwrap();
+    assert!(matches!(store.save(&mut late).await, Err(StoreError::Deleted)));
+    assert_eq!(site.names(), [""; 0]);
+
+    let key = saved(&*site.files).await;
+    let (mut late, mut other) = (store.load(&key).await.unwrap(), store.load(&key).await.unwrap());
+    store.save(&mut other).await.unwrap();
+    store.save(&mut late).await.unwrap();
+    store.delete(&key).await.unwrap();
+    assert!(matches!(store.save(&mut late).await, Err(StoreError::Deleted)));
+    assert_eq!(site.names(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_logout_wins_while_many_move() {
+    let site = Site::new();
+    let store = Arc::new(site.store(HashKeys::Sha256));
+    for round in 0..200 {
+        let key = saved(&*site.files).await;
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..3 {
+            let (store, mut session) = (store.clone(), store.load(&key).await.unwrap());
+            tasks.spawn(async move {
+                match store.save(&mut session).await {
+                    Ok(()) | Err(StoreError::Deleted) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            });
+        }
+        let (store, ended) = (store.clone(), key.clone());
+        tasks.spawn(async move { store.delete(&ended).await.unwrap() });
+        tasks.join_all().await;
+        assert_eq!(site.names(), [""; 0], "round {round}");
+    }
+}
