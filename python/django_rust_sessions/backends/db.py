@@ -355,6 +355,20 @@ class SessionStore(CodecMixin, DjangoSessionStore):
                 lambda: Statements(self.model, DEFAULT_DB_ALIAS).delete(key)
             )()
 
+        @classmethod
+        async def aclear_expired(cls) -> None:
+            from .clear import aclear_expired
+
+            if not await aclear_expired(cls):
+                await super().aclear_expired()
+
+    @classmethod
+    def clear_expired(cls) -> None:
+        from .clear import clear_expired  # only a command needs it
+
+        if not clear_expired(cls):
+            super().clear_expired()
+
     def _get_read_alias(self, operation: Operation, key: Any) -> str | None:
         """Where to read with a plain statement; None where Django's own code must."""
         if step_aside(self, operation, key):
