@@ -113,6 +113,17 @@ class CodecMixin:
     key_salt: str
     serializer: Any
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        try:
+            fallback = option("FALLBACK_ENGINE")
+        except ImproperlyConfigured:
+            fallback = ""  # is raised where a session is read
+        if fallback:
+            from .backends.fallback import with_fallback
+
+            cls = with_fallback(cls)
+        return super().__new__(cls)
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         try:

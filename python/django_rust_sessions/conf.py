@@ -24,6 +24,10 @@ DEFAULTS = {
     # socket_connect_timeout and socket_timeout of the cache alias go first.
     "REDIS_CONNECT_TIMEOUT": 2.0,
     "REDIS_TIMEOUT": 5.0,
+    # The engine that sessions were in before: what the new store does not have, is read from there,
+    # and moves with its next save. With another cache than SESSION_CACHE_ALIAS, its alias.
+    "FALLBACK_ENGINE": "",
+    "FALLBACK_CACHE_ALIAS": "",
 }
 
 
@@ -44,7 +48,7 @@ def option(name: str) -> Any:
     value = options.get(name, default)
     kinds = (int, float) if type(default) is float else (type(default),)
     # Not so for NaN, and for what no clock and no memory can hold.
-    if type(value) not in kinds or not 0 <= value <= sys.maxsize:
+    if type(value) not in kinds or (type(value) is not str and not 0 <= value <= sys.maxsize):
         raise ImproperlyConfigured(
             f"RUST_SESSIONS[{name!r}] is {value!r}, and should be like {default!r}."
         )

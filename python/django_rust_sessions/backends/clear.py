@@ -64,8 +64,9 @@ def step_aside(model: Any, using: str) -> str | None:
 
 
 def find(model: Any, using: str, before: datetime) -> Expired:
-    kind = OrmExpired if step_aside(model, using) else _PLAIN[connections[using].vendor]
-    return kind(model, using, before)
+    kind: Any = OrmExpired if step_aside(model, using) else _PLAIN[connections[using].vendor]
+    expired: Expired = kind(model, using, before)
+    return expired
 
 
 def clear_expired(engine: Any) -> bool:
@@ -84,7 +85,7 @@ async def aclear_expired(engine: Any) -> bool:
     batches = await sync_to_async(_batches_of)(engine)
     if batches is None:
         return False
-    while (batch := await sync_to_async(next)(batches, None)) is not None:
+    while (batch := await sync_to_async(lambda: next(batches, None))()) is not None:
         await asyncio.sleep(batch.pause)
     return True
 
