@@ -558,7 +558,7 @@ def _version(path: str) -> tuple[int, int, int]:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-# ------------------------------------------------------------------------------- opening and reading
+# ------------------------------------------------------------------------------ opening and reading
 
 
 def read_batches(store: Store, position: str, size: int, interrupt: Interrupt) -> Iterator[Batch]:
