@@ -54,6 +54,10 @@ def store_errors() -> tuple[type[Exception], ...]:
         from redis.exceptions import RedisError
 
         errors = (*errors, RedisError)
+    with contextlib.suppress(ImportError):
+        from pymemcache.exceptions import MemcacheError
+
+        errors = (*errors, MemcacheError)
     return errors
 
 
@@ -70,7 +74,7 @@ def persist(do: Callable[[], Any], interrupt: Interrupt, again: Callable[[], Non
 
 
 def _is_full(error: Exception) -> bool:
-    words = ("no space left", "is full", "maxmemory", "disk full")
+    words = ("no space left", "quota exceeded", "too large", "is full", "maxmemory", "disk full")
     return any(word in str(error).lower() for word in words)
 
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from django.conf import settings
 from django.contrib.sessions.backends.base import VALID_KEY_CHARS, SessionBase
 from django.contrib.sessions.backends.cache import SessionStore as DjangoCacheStore
+from django.contrib.sessions.backends.cached_db import KEY_PREFIX as CACHED_DB_PREFIX
 from django.contrib.sessions.backends.cached_db import SessionStore as DjangoCachedDBStore
 from django.contrib.sessions.backends.db import SessionStore as DjangoDBStore
 from django.contrib.sessions.backends.file import SessionStore as DjangoFileStore
@@ -34,7 +35,7 @@ from ...backends.clear import step_aside
 from ...backends.db import Row, Statements
 from ...backends.fallback import open_store
 from ...conf import option
-from .common import Interrupt, persist
+from .common import Interrupt, persist, store_errors
 
 OURS = "django_rust_sessions.backends."
 SHORT = ("db", "cache", "cached_db", "file", "signed_cookies")
@@ -277,8 +278,13 @@ class CacheStore(Store):
             timeout = math.ceil((record.expires - timezone.now()).total_seconds())
             if timeout <= 0:
                 return True
-        if self.cache.add(key, record.data, timeout):
-            return True
+        try:
+            if self.cache.add(key, record.data, timeout):
+                return True
+        except store_errors() as error:
+            if "too large" in str(error):
+                return None
+            raise
         # memcached says no to what is too large as well.
         return False if self.cache.has_key(key) else None
 
@@ -319,9 +325,11 @@ class RedisStore(CacheStore):
         cursor = int(position or 0)
         pattern = "".join(f"[{each}]" if each in "*?[" else each for each in self.head) + "*"
         pattern = pattern.replace("\\", "\\\\")
+        # The prefix of the cache engine begins that of the cached_db engine.
+        others = str(self.cache.make_key(CACHED_DB_PREFIX)).encode()
         while True:
             cursor, keys = self.client.scan(cursor, match=pattern, count=size)
-            yield keys, str(cursor)
+            yield [key for key in keys if not key.startswith(others)], str(cursor)
             if cursor == 0:
                 return
 
