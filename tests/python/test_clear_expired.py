@@ -91,27 +91,22 @@ def test_clearsessions_takes_the_batches(table, settings):
     assert len(deletes(captured)) == 2
 
 
-def test_the_batches_follow_the_time_that_they_take():
+def test_the_batches_follow_the_time_that_they_take(sqlite):
     class Slow:
         using, sizes = "default", []
 
         def delete(self, limit):
             self.sizes.append(limit)
-            time.sleep(limit * 0.0005)
-            return limit, True
+            return clear.Deleted(limit, True, limit * 0.0005)
 
-    # No connection is needed to learn the sizes.
-    slow, options = Slow(), clear.Options(pause=0)
-    original = clear._pause
-    clear._pause = lambda *args: 0
-    try:
-        batches = clear.delete_in_batches(slow, options)
-        for _ in range(8):
-            next(batches)
-    finally:
-        clear._pause = original
-    assert slow.sizes[0] == clear.FIRST_BATCH
-    assert 5 <= slow.sizes[-1] <= 45
+    slow = Slow()
+    pauses = []
+    for batch in clear.delete_in_batches(slow, clear.Options(pause=0.01, max_rows=1000)):
+        pauses.append(batch.pause)
+    assert slow.sizes[:3] == [clear.FIRST_BATCH, 40, 40]
+    assert sum(slow.sizes) == 1000
+    # Others have the database for as long as it took.
+    assert pauses[:2] == [0.05, 0.02]
 
 
 def test_a_limit_is_kept_to_the_row(table):

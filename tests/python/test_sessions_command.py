@@ -6,6 +6,7 @@ import os
 import pty
 import random
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import threading
 import time
 from importlib import import_module
 from io import StringIO
+from pathlib import Path
 from types import SimpleNamespace
 
 import databases
@@ -852,3 +854,51 @@ def test_what_nobody_touched_is_the_same_to_the_letter(users, settings):
     assert after.partition(":")[0] == payload
     settings.SECRET_KEY_FALLBACKS = []
     assert repr(store_of("db").decode(after)) == repr(HARD)
+
+
+# ------------------------------------------------------------------------------------------- pages
+
+DOCS = Path(__file__).parents[2] / "docs"
+SNIPPETS = [
+    (name, code)
+    for page in ("cleanup.md", "migrate.md")
+    for name, code in re.findall(
+        r"<!-- test: (.+?) -->\n```\w+\n(.*?)```", (DOCS / page).read_text("utf-8"), re.DOTALL
+    )
+]
+
+
+def test_the_commands_of_the_pages_are_accepted():
+    lines = [line for name, code in SNIPPETS if name == "command" for line in code.splitlines()]
+    assert len(lines) == 6
+    parser = Command().create_parser("manage.py", "sessions")
+    for line in lines:
+        words = shlex.split(line, comments=True)[2:]
+        if words != ["clearsessions"]:
+            assert words[0] == "sessions"
+            assert parser.parse_args(words[1:]).subcommand in ("prune", "migrate", "resign")
+
+
+def test_the_options_of_the_page_are_those_of_the_command():
+    parser = Command().create_parser("manage.py", "sessions")
+    known = vars(parser.parse_args(["prune"]))
+    page = (DOCS / "cleanup.md").read_text("utf-8")
+    table = page[page.index("| option |") : page.index("The bar, with")]
+    options = set(re.findall(r"--([a-z-]+)", table))
+    assert {name.replace("-", "_") for name in options} == {
+        *("batch", "sleep", "limit", "older_than", "dry_run", "engine", "database", "path"),
+        "no_progress",
+    }
+    assert {name.replace("-", "_") for name in options} <= known.keys()
+
+
+def test_the_settings_of_the_pages_are_accepted(settings, sqlite, cache):
+    found = {}
+    exec(dict(SNIPPETS)["settings"], found)
+    settings.SESSION_ENGINE, settings.RUST_SESSIONS = (
+        found["SESSION_ENGINE"],
+        found["RUST_SESSIONS"],
+    )
+    assert import_module(settings.SESSION_ENGINE).SessionStore("k" * 32).get("who") is None
+    exec(dict(SNIPPETS)["key"], found)
+    assert found["SECRET_KEY_FALLBACKS"] == ["the old one"]

@@ -27,7 +27,7 @@ class Options(NamedTuple):
     batch_size: int = 1000
     # Seconds. SQLite lets nobody else write meanwhile.
     batch_time: float = 0.020
-    # Seconds that the database is left to others after each batch.
+    # Seconds that the database is left to others after each batch: or for as long as that took.
     pause: float = 0.005
     max_rows: int | None = None
 
@@ -38,13 +38,20 @@ class Batch(NamedTuple):
     pause: float
 
 
+class Deleted(NamedTuple):
+    rows: int
+    # Whether there may be more.
+    more: bool
+    # For how many seconds others may have waited for it.
+    took: float
+
+
 class Expired(Protocol):
     """The sessions that were over at a moment."""
 
     using: str
 
-    def delete(self, limit: int) -> tuple[int, bool]:
-        """How many were deleted, and whether there may be more."""
+    def delete(self, limit: int) -> Deleted: ...
 
     def count(self) -> int: ...
 
@@ -103,22 +110,19 @@ def delete_in_batches(expired: Expired, options: Options) -> Iterator[Batch]:
     size, left = min(FIRST_BATCH, options.batch_size), options.max_rows
     more = True
     while more and left != 0:
-        start = time.monotonic()
-        deleted, more = expired.delete(size if left is None else min(size, left))
-        took = time.monotonic() - start
+        deleted = expired.delete(size if left is None else min(size, left))
+        more = deleted.more
         if left is not None:
-            left -= deleted
-        yield Batch(deleted, _pause(expired.using, took, options) if more else 0)
-        fitting = int(size * options.batch_time / max(took, 1e-6))
+            left -= deleted.rows
+        # In a transaction of the project's the locks stay to its end: the sooner, the better.
+        is_alone = more and not _in_transaction(connections[expired.using])
+        yield Batch(deleted.rows, max(options.pause, deleted.took) if is_alone else 0)
+        fitting = int(size * options.batch_time / max(deleted.took, 1e-6))
         size = max(1, min(fitting, size * 2, options.batch_size))
 
 
-def _pause(using: str, took: float, options: Options) -> float:
-    connection = connections[using]
-    if connection.in_atomic_block or not connection.get_autocommit():
-        return 0  # the project's transaction holds the locks to its end: the sooner the better
-    # In SQLite all wait for one lock, and ask for it now and then: they must find it free.
-    return max(options.pause, took) if connection.vendor == "sqlite" else options.pause
+def _in_transaction(connection: Any) -> bool:
+    return connection.in_atomic_block or not connection.get_autocommit()
 
 
 class _Expired:
@@ -142,7 +146,12 @@ class _Expired:
         self.before = field.get_db_prep_value(before, self.connection)
         self.position: Any = None
 
-    def delete(self, limit: int) -> tuple[int, bool]:
+    def delete(self, limit: int) -> Deleted:
+        start = time.monotonic()
+        rows, more = self._delete(limit)
+        return Deleted(rows, more, time.monotonic() - start)
+
+    def _delete(self, limit: int) -> tuple[int, bool]:
         raise NotImplementedError
 
     def count(self) -> int:
@@ -196,7 +205,7 @@ class _Expired:
 
 
 class _InPostgres(_Expired):
-    def delete(self, limit: int) -> tuple[int, bool]:
+    def _delete(self, limit: int) -> tuple[int, bool]:
         # Rows that another transaction holds are left to the next run.
         where, params = self._range(self.position)
         deleted, last = self._fetch(
@@ -210,7 +219,7 @@ class _InPostgres(_Expired):
 
 
 class _InMySQL(_Expired):
-    def delete(self, limit: int) -> tuple[int, bool]:
+    def _delete(self, limit: int) -> tuple[int, bool]:
         where, params = self._range(self.position)
         last, found = self._page(where, params, limit)
         deleted = self._execute(
@@ -221,7 +230,22 @@ class _InMySQL(_Expired):
 
 
 class _InSQLite(_Expired):
-    def delete(self, limit: int) -> tuple[int, bool]:
+    def delete(self, limit: int) -> Deleted:
+        if _in_transaction(self.connection):
+            return super().delete(limit)
+        # The time that it waits for the lock is not the time that it has it.
+        with self.connection.cursor() as cursor:
+            cursor.execute("BEGIN IMMEDIATE")
+            start = time.monotonic()
+            try:
+                rows, more = self._delete(limit)
+                cursor.execute("COMMIT")
+            except BaseException:
+                cursor.execute("ROLLBACK")
+                raise
+        return Deleted(rows, more, time.monotonic() - start)
+
+    def _delete(self, limit: int) -> tuple[int, bool]:
         # What is deleted is out of the index at once.
         where, params = self._range(None)
         deleted = self._execute(
@@ -246,12 +270,14 @@ class OrmExpired:
         self.using, self.model = using, model
         self.rows = model._default_manager.using(using).filter(expire_date__lt=before)
 
-    def delete(self, limit: int) -> tuple[int, bool]:
+    def delete(self, limit: int) -> Deleted:
+        start = time.monotonic()
         keys = list(self.rows.order_by("expire_date").values_list("pk", flat=True)[:limit])
         # Asked once more, for one may have been saved meanwhile.
         _, by_model = self.rows.filter(pk__in=keys).delete()
         deleted = by_model.get(self.model._meta.label, 0)
-        return deleted, len(keys) == limit and deleted > 0
+        more = len(keys) == limit and deleted > 0
+        return Deleted(deleted, more, time.monotonic() - start)
 
     def count(self) -> int:
         return int(self.rows.count())
