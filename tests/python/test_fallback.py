@@ -230,6 +230,35 @@ def test_of_many_savers_none_loses_the_session(site):
     assert all(in_store(engine, key) and not in_store(old_engine, key) for key in keys)
 
 
+def test_processes_that_move_it_the_other_way_do_not_bring_it_back(site, monkeypatch):
+    """In the midst of a restart of several servers: the one saves, the other logs out."""
+    engine, old_engine = site("cache", OURS + "db")
+    here = fallback._make_class(engine, old_engine)
+    there = fallback._make_class(old_engine, engine)
+
+    def session_of(kind, key=None):
+        session = object.__new__(kind)
+        session.__init__(key)
+        return session
+
+    key = made(engine, who="ada")
+    late = session_of(there, key)
+    late["x"] = late["who"]
+    deletes = []
+    delete = here._old_delete
+
+    def save_in_between(self, key):
+        delete(self, key)
+        deletes.append(key)
+        if len(deletes) == 1:
+            late.save()
+            assert in_store(old_engine, key)
+
+    monkeypatch.setattr(here, "_old_delete", save_in_between)
+    session_of(here, key).flush()
+    assert (in_store(engine, key), in_store(old_engine, key)) == (False, False)
+
+
 def test_an_expired_session_of_the_old_store_is_none(site):
     for old in ("db", "file"):
         engine, old_engine = site("cache", old)

@@ -190,6 +190,8 @@ class FallbackMixin:
             self._old_delete(key)
         finally:
             self._plain.delete(key)
+        # Other processes may still have the settings of before, and move it the other way.
+        self._old_delete(key)
 
     if HAS_ASYNC:
         # The old store is asked in a thread: whichever engine it is, and only on a miss.
@@ -246,6 +248,7 @@ class FallbackMixin:
                 await sync_to_async(self._old_delete)(key)
             finally:
                 await self._plain.adelete(key)
+            await sync_to_async(self._old_delete)(key)
 
     def _is_miss(self, key: Any) -> bool:
         # The file engine makes a new session for one that is over.
