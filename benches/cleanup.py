@@ -103,20 +103,21 @@ def live_key(number: int) -> str:
 
 
 FILL = {
-    # The first moment of what is filled, the number of seconds that it is spread over.
+    # Older rows end earlier, but for a day more or less.
     "postgresql": (
         "INSERT INTO django_session SELECT %s || lpad(n::text, 28, '0'), %s,"
-        " now() + (%s + random() * %s) * interval '1 second' FROM generate_series(%s, %s) n"
+        " now() + (%s + n * %s + random() * 86400) * interval '1 second'"
+        " FROM generate_series(%s, %s) n"
     ),
     "mysql": (
         "INSERT INTO django_session SELECT CONCAT(%s, LPAD(seq, 28, '0')), %s,"
-        " UTC_TIMESTAMP(6) + INTERVAL (%s + RAND() * %s) SECOND FROM seq_{}_to_{}"
+        " UTC_TIMESTAMP(6) + INTERVAL (%s + seq * %s + RAND() * 86400) SECOND FROM seq_{}_to_{}"
     ),
     "sqlite": (
         "WITH RECURSIVE numbers(n) AS (SELECT %s UNION ALL SELECT n + 1 FROM numbers WHERE n < %s)"
         " INSERT INTO django_session SELECT %s || printf('%%028d', n), %s,"
         " strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now',"
-        " (%s + abs(random() %% 1000000) / 1e6 * %s) || ' seconds') FROM numbers"
+        " (%s + n * %s + abs(random() %% 86400)) || ' seconds') FROM numbers"
     ),
 }
 
@@ -134,10 +135,10 @@ def fill(rows: int, live: int) -> None:
     text = SessionStore().encode({"_auth_user_id": "7", "cart": cart})
     spread = DAYS * 86400
     start = time.monotonic()
-    for word, number, first in (("live", live, 3600), ("over", rows, -spread - 3600)):
+    for word, number, first in (("live", live, 3600), ("over", rows, -spread - 90_000)):
         for begin in range(1, number + 1, CHUNK):
             end = min(begin + CHUNK - 1, number)
-            values, numbers = [word, text, first, spread], [begin, end]
+            values, numbers = [word, text, first, spread / number], [begin, end]
             sql = FILL[connection.vendor]
             if connection.vendor == "mysql":
                 sql, numbers = sql.format(begin, end), []

@@ -206,16 +206,19 @@ class _Expired:
 
 class _InPostgres(_Expired):
     def _delete(self, limit: int) -> tuple[int, bool]:
-        # Rows that another transaction holds are left to the next run.
+        # Rows that another transaction holds are left to the next run. What is locked stays where
+        # it is, so that it can be deleted by its place.
         where, params = self._range(self.position)
-        deleted, last = self._fetch(
-            "WITH gone AS (DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table}"
-            f" WHERE {where} ORDER BY {{expires}} LIMIT {limit:d} FOR UPDATE SKIP LOCKED)"
-            " AND {expires} < %s RETURNING {expires}) SELECT COUNT(*), MAX({expires}) FROM gone",
+        deleted, found, last = self._fetch(
+            "WITH batch AS (SELECT ctid AS place, {expires} FROM {table}"
+            f" WHERE {where} ORDER BY {{expires}} LIMIT {limit:d} FOR UPDATE SKIP LOCKED),"
+            " gone AS (DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT place FROM batch))"
+            " AND {expires} < %s RETURNING 1)"
+            " SELECT (SELECT COUNT(*) FROM gone), COUNT(*), MAX({expires}) FROM batch",
             (*params, self.before),
         )
         self.position = last or self.position
-        return deleted, deleted == limit
+        return deleted, found == limit
 
 
 class _InMySQL(_Expired):
