@@ -24,7 +24,7 @@ class Options(NamedTuple):
     """How to go about it."""
 
     # How many rows a batch deletes at most: fewer, if they take longer than `batch_time`.
-    batch_size: int = 1000
+    batch_size: int = 500
     # Seconds. SQLite lets nobody else write meanwhile.
     batch_time: float = 0.020
     # Seconds that the database is left to others after each batch: or for as long as that took.

@@ -35,7 +35,7 @@ class Command(BaseCommand):
 
         sub = commands.add_parser("prune", help="Deletes sessions that are over, in batches.")
         _add_place(sub)
-        _add_pace(sub, 1000, "rows a batch deletes at most: fewer, where they take over 20 ms")
+        _add_pace(sub, 500, "rows a batch deletes at most: fewer, where they take over 20 ms")
         sub.add_argument("--limit", type=positive, metavar="N", help="Stop after so many.")
         sub.add_argument(
             "--older-than",
