@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build servers demo demo-check example test test-full lint bench bench-stores bench-web bench-cleanup vectors clean
+.PHONY: help venv build servers demo demo-check example test test-full lint bench bench-stores bench-web bench-cleanup bench-migrate vectors clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ bench-web: build ## one endpoint in Django (gunicorn, uvicorn) and in Rust (axum
 
 bench-cleanup: build ## Django's clearsessions beside ours, under clients (ROWS=100000 for a small one, ONLY=sqlite)
 	$(VENV_PYTHON) benches/cleanup.py --rows $(or $(ROWS),5000000) $(ONLY)
+
+bench-migrate: build ## a million sessions from PostgreSQL to Redis and back, under clients (SESSIONS=20000 for a few)
+	$(VENV_PYTHON) benches/migrate.py --sessions $(or $(SESSIONS),1000000)
 
 vectors: ## make tests/vectors anew (needs the Pythons and Django releases named there)
 	$(PYTHON) tests/vectors/generate.py

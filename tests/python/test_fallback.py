@@ -373,7 +373,11 @@ def test_nobody_is_logged_out_by_the_switch(site, settings, middleware, client_c
     engine, old_engine = site("cache", "db")
     client = client_class()
     client.cookies[settings.SESSION_COOKIE_NAME] = key
-    get = client.get if client_class is Client else async_to_sync(client.get)
+
+    async def aget(path):
+        return await client.get(path)
+
+    get = client.get if client_class is Client else async_to_sync(aget)
     for query, answer in [("", "7 None"), ("?visits", "7 1"), ("?visits", "7 2"), ("", "7 2")]:
         assert get(f"/who/{query}").content.decode() == answer
     assert (in_store(engine, key), in_store(old_engine, key)) == (True, False)
