@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build servers demo demo-check example test test-full lint bench bench-stores bench-web instructions vectors clean
+.PHONY: help venv build servers demo demo-check example test test-full lint bench bench-stores bench-web bench-cleanup bench-migrate instructions vectors clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,12 @@ bench-stores: ## the Rust crate: its codec beside Django's, its stores beside th
 
 bench-web: build ## one endpoint in Django (gunicorn, uvicorn) and in Rust (axum), side by side under wrk
 	$(VENV_PYTHON) benches/web/bench.py
+
+bench-cleanup: build ## Django's clearsessions beside ours, under clients (ROWS=100000 for a small one, ONLY=sqlite)
+	$(VENV_PYTHON) benches/cleanup.py --rows $(or $(ROWS),5000000) $(ONLY)
+
+bench-migrate: build ## a million sessions from PostgreSQL to Redis and back, under clients (SESSIONS=20000 for a few)
+	$(VENV_PYTHON) benches/migrate.py --sessions $(or $(SESSIONS),1000000)
 
 vectors: ## make tests/vectors anew (needs the Pythons and Django releases named there)
 	$(PYTHON) tests/vectors/generate.py

@@ -72,7 +72,8 @@ def check_engine(**kwargs: Any) -> list[CheckMessage]:
             )
         ]
     try:
-        return list(_describe(name, engine()))
+        store = engine()
+        return list(_describe(name, getattr(store, "_plain", store)))  # without the fallback
     except Exception as error:
         return [
             Error(

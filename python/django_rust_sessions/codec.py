@@ -103,6 +103,17 @@ class CodecMixin:
     key_salt: str
     serializer: Any
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        try:
+            fallback = option("FALLBACK_ENGINE")
+        except ImproperlyConfigured:
+            fallback = ""  # is raised where a session is read
+        if fallback:
+            from .backends.fallback import with_fallback
+
+            cls = with_fallback(cls)
+        return super().__new__(cls)
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         try:
@@ -158,19 +169,20 @@ def _get_signer(salt: str, max_inflated: int, algorithm: str = "sha256") -> Sign
         and known[1] == tuple(settings.SECRET_KEY_FALLBACKS)
     ):
         return known[2]
-    return _make_signer(salt, max_inflated, algorithm)
-
-
-def _make_signer(salt: str, max_inflated: int, algorithm: str) -> Signer:
     made_of = settings.SECRET_KEY, tuple(settings.SECRET_KEY_FALLBACKS)
-    key, fallbacks = _get_keys()
-    # The salt that TimestampSigner has when it is given none.
-    signer_salt = salt or "django.core.signing.TimestampSigner"
-    signer = Signer(key, signer_salt, fallbacks, max_inflated=max_inflated, algorithm=algorithm)
+    signer = _make_signer(*_get_keys(), salt, max_inflated, algorithm)
     if len(_signers) >= MAX_SIGNERS:
         _signers.clear()
     _signers[salt, max_inflated, algorithm] = (*made_of, signer)
     return signer
+
+
+def _make_signer(
+    key: bytes, fallbacks: tuple[bytes, ...], salt: str, max_inflated: int, algorithm: str
+) -> Signer:
+    # The salt that TimestampSigner has when it is given none.
+    salt = salt or "django.core.signing.TimestampSigner"
+    return Signer(key, salt, fallbacks, max_inflated=max_inflated, algorithm=algorithm)
 
 
 @lru_cache(maxsize=64)

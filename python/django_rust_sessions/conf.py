@@ -27,6 +27,10 @@ DEFAULTS: dict[str, Any] = {
     # "sha256": the store knows a session by a hash of its key. "plain": by its key, and sessions
     # that are there under a hash are still found.
     "HASH_KEYS": None,
+    # The engine that sessions were in before: what the new store does not have, is read from there,
+    # and moves with its next save. With another cache than SESSION_CACHE_ALIAS, its alias.
+    "FALLBACK_ENGINE": "",
+    "FALLBACK_CACHE_ALIAS": "",
 }
 # Options that have one of these values.
 CHOICES = {"HASH_KEYS": (None, "sha256", "plain")}
@@ -56,7 +60,7 @@ def option(name: str) -> Any:
         return value
     kinds = (int, float) if type(default) is float else (type(default),)
     # Not so for NaN, and for what no clock and no memory can hold.
-    if type(value) not in kinds or not 0 <= value <= sys.maxsize:
+    if type(value) not in kinds or (type(value) is not str and not 0 <= value <= sys.maxsize):
         raise ImproperlyConfigured(
             f"RUST_SESSIONS[{name!r}] is {value!r}, and should be like {default!r}."
         )

@@ -413,3 +413,30 @@ def test_the_check_says_where_it_does_nothing():
     with override_settings(SESSION_ENGINE=cookies), hashed(**ON):
         (message,) = checks.check_hashed_keys()
     assert message.id == "django_rust_sessions.W010"
+
+
+# --------------------------------------------------------------------------- with other options on
+
+
+def test_sessions_come_from_the_fallback_engine_under_their_hashes(engine):
+    """FALLBACK_ENGINE: the old store's sessions may be hashed already, or not yet."""
+    if engine.__module__.endswith(".db"):
+        return  # which is the old one here
+    old = import_module("django_rust_sessions.backends.db").SessionStore
+    for before in ({}, ON):
+        with hashed(**before):
+            keys = [make(old, cart=["tea"]) for _ in range(2)]
+        with hashed(**ON, FALLBACK_ENGINE="django_rust_sessions.backends.db"):
+            for key in keys:
+                session = engine(key)
+                assert session["cart"] == ["tea"]
+                session["cart"] = ["jam"]
+                session.save()
+            engine(keys[0]).delete()
+            assert engine(keys[0]).load() == {}
+            assert engine(keys[1]).load() == {"cart": ["jam"]}
+        with hashed(**ON):
+            assert engine(keys[0]).load() == {}
+            assert engine(keys[1]).load() == {"cart": ["jam"]}
+            if "cached_db" not in engine.__module__:  # whose table it is too
+                assert old(keys[1]).load() == {}

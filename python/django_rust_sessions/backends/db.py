@@ -363,6 +363,20 @@ class DatabaseSessionStore(CodecMixin, DjangoSessionStore):
                 lambda: Statements(self.model, DEFAULT_DB_ALIAS).delete(key)
             )()
 
+        @classmethod
+        async def aclear_expired(cls) -> None:
+            from .clear import aclear_expired
+
+            if not await aclear_expired(cls):
+                await super().aclear_expired()
+
+    @classmethod
+    def clear_expired(cls) -> None:
+        from .clear import clear_expired  # only a command needs it
+
+        if not clear_expired(cls):
+            super().clear_expired()
+
     def _move(self, old: str, new: str) -> bool:
         rows = self.model._base_manager.using(router.db_for_write(self.model))
         try:

@@ -52,11 +52,15 @@ class HashedKeysMixin:
         store._session_key = name
         return store
 
+    def stored_names(self, key: str) -> tuple[str, ...]:
+        """All that the store may know a session by, the name of today first."""
+        return self._names(key) or (key,)
+
     @property
     def stored_name(self) -> str | None:
         """What the store knows this session by."""
-        names = self._names(self.session_key)
-        return self.session_key if names is None else names[0]
+        key = self.session_key
+        return None if key is None else self.stored_names(key)[0]
 
     def _validate_session_key(self, key: Any) -> Any:
         # In each mode, for a store may hold such names from another time: who read them there must
@@ -195,7 +199,7 @@ class HashedKeysMixin:
     def _twin(self, name: str) -> Self:
         """This session under its name in the store. Not this one itself: while it waits for the
         store, other tasks may ask it for its key."""
-        twin = type(self).__new__(type(self))
+        twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin._has_stored_name = True
         twin._session_key = name

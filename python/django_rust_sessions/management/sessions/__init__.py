@@ -1,0 +1,1 @@
+"""What `manage.py sessions` does: a module for each of its subcommands."""
