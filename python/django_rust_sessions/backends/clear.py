@@ -222,14 +222,17 @@ class _InPostgres(_Expired):
 
 
 class _InMySQL(_Expired):
+    has_begun = False
+
     def _delete(self, limit: int) -> tuple[int, bool]:
         where, params = self._range(self.position)
-        last, found = self._page(where, params, limit)
+        if self.has_begun:  # most often one batch is enough, and one statement
+            self.position = self._page(where, params, limit)[0] or self.position
+        self.has_begun = True
         deleted = self._execute(
             f"DELETE FROM {{table}} WHERE {where} ORDER BY {{expires}} LIMIT {limit:d}", params
         )
-        self.position = last or self.position
-        return deleted, found == limit
+        return deleted, deleted == limit
 
 
 class _InSQLite(_Expired):
