@@ -23,6 +23,7 @@ from django_rust_sessions.backends.cache import SessionStore as RustCache
 from django_rust_sessions.backends.cached_db import SessionStore as RustCachedDb
 from django_rust_sessions.backends.db import SessionStore as RustDb
 from django_rust_sessions.backends.file import SessionStore as RustFile
+from django_rust_sessions.conf import option
 from measure import Contender, compare
 from payloads import PAYLOADS
 
@@ -312,6 +313,30 @@ def postgres_rows(rounds):
             rounds,
             within=1.25,
         )
+
+
+def durable_rows(rounds):
+    """PostgreSQL as on a site: what is committed is on the disk."""
+
+    def waiting(waits):
+        settings.RUST_SESSIONS = {"POSTGRES_ASYNC_COMMIT": not waits}
+        option.cache_clear()
+
+    with (
+        server("postgres+durable") as where,
+        databases.database("default", postgres_settings(where)),
+        override_settings(RUST_SESSIONS={}),
+    ):
+        key = new_session(DjangoDb)
+        for operation in ("save", "create"):
+            act = OPERATIONS[operation]
+            yield compare(
+                f"PostgreSQL with fsync: {operation} login",
+                act("ours, POSTGRES_ASYNC_COMMIT", RustDb, key, enter=partial(waiting, False)),
+                act("ours, waiting for the disk", RustDb, key, enter=partial(waiting, True)),
+                act("Django", DjangoDb, key),
+                rounds=rounds,
+            )
 
 
 def sqlite_rows(rounds, folder):

@@ -20,6 +20,9 @@ DEFAULTS = {
     "PICKLE_MIGRATION": False,
     # The file engine waits until a session is on the disk. Django does not.
     "FILE_FSYNC": False,
+    # The db engine's writes do not wait until PostgreSQL's log is on the disk, but for those that
+    # end a login.
+    "POSTGRES_ASYNC_COMMIT": False,
     # How many seconds Redis may take to accept a connection, and to answer. The options
     # socket_connect_timeout and socket_timeout of the cache alias go first.
     "REDIS_CONNECT_TIMEOUT": 2.0,
