@@ -27,6 +27,10 @@ DEFAULTS = {
     # socket_connect_timeout and socket_timeout of the cache alias go first.
     "REDIS_CONNECT_TIMEOUT": 2.0,
     "REDIS_TIMEOUT": 5.0,
+    # How many bytes of loaded sessions each process keeps, until Redis says that they have changed,
+    # and how many seconds a change may go unnoticed if nothing is heard from Redis.
+    "LOCAL_CACHE": 0,
+    "LOCAL_CACHE_MAX_STALE": 1.0,
 }
 
 
