@@ -57,6 +57,7 @@ def parts(folder: Path):
     return {
         "codec": codec.rows,
         "redis": stores.redis_rows,
+        "local": stores.local_rows,
         "async": stores.async_rows,
         "cached_db": stores.cached_db_rows,
         "postgres": stores.postgres_rows,

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import sqlite3
+import time
 from functools import partial
 from types import SimpleNamespace
 
@@ -105,7 +106,7 @@ class Wire:
         self.socket = socket.create_connection((where["host"], where["port"]))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def floor(self, *words, beyond):
+    def floor(self, *words, beyond=None):
         command = packed(*words)
         self.socket.sendall(command)
         length = len(self.socket.recv(1 << 20))
@@ -185,6 +186,37 @@ def redis_rows(rounds):
                     contenders.append(act(title, DjangoCache, keys[name], **more))
                 contenders.append(wire.floor(*commands[operation], beyond=beyond))
                 yield compare(f"Redis: {operation} {payload}", *contenders, rounds=rounds)
+
+
+def local_rows(rounds):
+    """A session that the process has loaded before."""
+
+    def keeping(max_bytes):
+        settings.RUST_SESSIONS = {"LOCAL_CACHE": max_bytes}
+        option.cache_clear()
+        settings.SESSION_CACHE_ALIAS = "kept" if max_bytes else "django"
+        caches.native(settings.SESSION_CACHE_ALIAS)
+
+    with redis_and_memcached() as where, override_settings(RUST_SESSIONS={}):
+        settings.CACHES["kept"] = {**settings.CACHES["django"]}
+        for payload in ("login", "cart"):
+            keeping(0)
+            key = new_session(DjangoCache, PAYLOADS[payload])
+            keeping(10_000_000)
+            local = caches.native("kept")
+            while not local.entries.kept:
+                RustCache(key).load()
+                time.sleep(0.01)
+            yield compare(
+                f"Redis: load {payload} again",
+                load("ours, LOCAL_CACHE", RustCache, key, enter=partial(keeping, 10_000_000)),
+                load("ours", RustCache, key, enter=partial(keeping, 0)),
+                load("Django over RedisCache, hiredis", DjangoCache, key),
+                Wire(where).floor("GET", local._key(f"django.contrib.sessions.cache{key}")),
+                rounds=rounds,
+            )
+            local.follower.stop()
+            caches._found.clear()
 
 
 def async_rows(rounds):

@@ -276,13 +276,13 @@ def _describe(name: str, store: Any) -> Iterator[CheckMessage]:
             reason = f"{type(store).__name__} has a cache of its own"
         if reason is None:
             native.append(f"the cache {alias!r} is Redis, which is spoken to natively")
-            if option("LOCAL_CACHE"):
-                if because := caches.refuse_to_keep(alias):
-                    left.append(f"RUST_SESSIONS['LOCAL_CACHE'] does nothing: {because}")
-                else:
-                    native.append("what is loaded stays in the process until Redis says otherwise")
         else:
             left.append(f"the cache {alias!r} is asked through Django: {reason}")
+        if option("LOCAL_CACHE"):
+            if refused := caches.refuse_to_keep(alias):
+                left.append(f"RUST_SESSIONS['LOCAL_CACHE'] keeps nothing of {alias!r}: {refused}")
+            else:
+                native.append("what is loaded stays in the process until Redis says otherwise")
     if native or not left:
         yield Info(
             f"SESSION_ENGINE is {name!r}: {'; '.join(native) or 'all of it is native'}.",

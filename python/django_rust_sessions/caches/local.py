@@ -20,7 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from .redis import READ_SIZE, Address, LostConnection, RedisCache, redis_errors
+from .redis import READ_SIZE, Address, LostConnection, RedisCache, limit, redis_errors
 from .resp import _INCOMPLETE, Reader, _to_int, pack
 
 logger = logging.getLogger("django_rust_sessions")
@@ -209,22 +209,21 @@ class Follower:
         reader = PushReader()
         tracking = (b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX", self.prefix)
         commands = [*self.address.greeting, pack(b"HELLO", b"3"), pack(*tracking), pack(b"PING")]
+        # The kernel watches the time: else each read would give Python's lock away twice.
+        interval = max(self.max_stale / 5, 0.01)
+        limit(connection, interval)
         unanswered, asked = len(commands), monotonic()
-        connection.settimeout(self.address.timeout)
         connection.sendall(b"".join(commands))
         while not self.is_stopped.is_set():
             now = monotonic()
-            next_ping = asked + max(self.max_stale / 4, 0.01)
-            if not unanswered and now >= next_ping:
+            if unanswered and now >= asked + max(self.max_stale, 0.1):
+                raise RedisTimeoutError(f"Redis at {self.address} took too long to answer")
+            if not unanswered and now >= asked + interval:
                 unanswered, asked = 1, now
                 connection.sendall(pack(b"PING"))
-            patience = asked + max(self.max_stale, 0.1) if unanswered else next_ping
-            connection.settimeout(max(patience - now, 0.001))
             try:
                 data = connection.recv(READ_SIZE)
             except (TimeoutError, BlockingIOError):
-                if unanswered and monotonic() >= patience:
-                    raise
                 continue
             if not data:
                 raise LostConnection(f"Redis at {self.address} closed the connection")
