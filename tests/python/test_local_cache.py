@@ -29,7 +29,7 @@ from django_rust_sessions.caches.local import Entries, Push, PushReader
 from django_rust_sessions.caches.redis import RedisCache
 from django_rust_sessions.conf import DEFAULTS
 from redis.exceptions import InvalidResponse
-from test_redis_servers import ALIAS, assert_same_story, at, params_of, raw_client, using
+from test_redis_servers import ALIAS, assert_same_story, at, over_tls, params_of, raw_client, using
 
 FULL = os.environ.get("HYPOTHESIS_PROFILE") == "full"
 HERE = Path(__file__).parent
@@ -597,6 +597,13 @@ PLACES = {
     "django-redis": ("django-redis", at("redis_server")),
     "a socket": ("django", at("redis_server", "socket", "unix://{}?db=6".format)),
     "a password": ("django", at("redis_password_server", "user_url")),
+    "TLS": (
+        "django",
+        lambda server, package: {
+            "LOCATION": server("redis_tls_server")["url"],
+            "OPTIONS": over_tls(server("redis_tls_server")),
+        },
+    ),
     "a prefix": ("django", at("redis_server", KEY_PREFIX="a:é:b", VERSION=7)),
 }
 
