@@ -160,6 +160,8 @@ pub struct Session {
     /// Reading sets it too, and a session must be `Sync`.
     accessed: AtomicBool,
     modified: bool,
+    /// The keys of values that are no reason to store the session.
+    lazy_defaults: Vec<String>,
 }
 
 impl Session {
@@ -231,9 +233,12 @@ impl Session {
         self.modified = true;
     }
 
-    /// Whether there is neither a key nor a value (Django's `is_empty`). An empty session with a key is one.
+    /// Whether there is neither a key nor a value (Django's `is_empty`). An empty session with a key is one. Values of
+    /// [`set_default_lazily`](Self::set_default_lazily) do not count while nothing else was changed.
     pub fn is_empty(&self) -> bool {
-        self.key.is_none() && self.data.is_empty()
+        let is_lazy = |key: Cow<'_, str>| self.lazy_defaults.iter().any(|lazy| *lazy == key);
+        self.key.is_none()
+            && (self.data.is_empty() || !self.modified && self.data.iter().all(|(key, _)| is_lazy(key)))
     }
 
     /// The value under `key` as a `T`; `None` when there is none.
@@ -284,6 +289,40 @@ impl Session {
     pub fn insert<T: Serialize + ?Sized>(&mut self, key: &str, value: &T) -> Result<(), SessionError> {
         let value = RawValue::new(value).map_err(|source| value_error(key, source.into()))?;
         self.insert_raw(key, value);
+        Ok(())
+    }
+
+    /// Puts `value` under `key` if there is none, for as long as this request, or until the session is saved for another
+    /// reason: alone it is none, so that visitors who leave nothing get no session. The Python engines have the same.
+    ///
+    /// ```
+    /// # use django_sessions::session::Session;
+    /// let mut session = Session::new();
+    /// session.set_default_lazily("lang", "en")?;
+    /// assert_eq!(session.get::<String>("lang")?.as_deref(), Some("en"));
+    /// assert!(session.is_empty() && !session.modified(), "nothing to save");
+    /// session.insert("cart", &[7])?;
+    /// assert!(!session.is_empty() && session.modified(), "both are saved");
+    /// # Ok::<(), django_sessions::session::SessionError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    pub fn set_default_lazily<T: Serialize + ?Sized>(
+        &mut self,
+        key: &str,
+        value: &T,
+    ) -> Result<(), SessionError> {
+        if self.contains_key(key) {
+            return Ok(());
+        }
+        let value = RawValue::new(value).map_err(|source| value_error(key, source.into()))?;
+        if self.is_empty() {
+            // After a flush, for instance. What was changed is gone and needs no saving.
+            self.modified = false;
+        }
+        self.data.insert(key, value);
+        self.lazy_defaults.push(key.to_owned());
         Ok(())
     }
 
@@ -570,6 +609,35 @@ mod tests {
         assert_eq!(flags(|s| s.clear()), (true, true));
         assert_eq!(flags(|s| s.set_expiry(None)), (true, false));
         assert_eq!(flags(|s| s.set_test_cookie()), (true, true));
+    }
+
+    #[test]
+    fn lazy_defaults_are_no_reason_to_store() {
+        let flags = |act: fn(&mut Session)| {
+            let mut session = Session::new();
+            session.set_default_lazily("lang", "en").unwrap();
+            act(&mut session);
+            (session.modified(), session.is_empty())
+        };
+        assert_eq!(flags(|_| {}), (false, true));
+        assert_eq!(flags(|s| s.set_default_lazily("lang", "de").unwrap()), (false, true));
+        assert_eq!(flags(|s| s.set_default_lazily("size", &3).unwrap()), (false, true));
+        assert_eq!(flags(|s| s.insert("lang", "en").unwrap()), (true, false));
+        assert_eq!(flags(|s| s.insert("b", &1).unwrap()), (true, false));
+        assert_eq!(flags(|s| s.mark_modified()), (true, false));
+        assert_eq!(flags(|s| s.set_key(SessionKey::new("12345678"))), (false, false));
+        assert_eq!(flags(|s| drop(s.remove("lang"))), (true, true));
+        let cleared = |s: &mut Session| {
+            s.clear();
+            s.set_default_lazily("lang", "en").unwrap();
+        };
+        assert_eq!(flags(cleared), (false, true));
+
+        let mut session = Session::new();
+        session.set_default_lazily("lang", "en").unwrap();
+        session.set_default_lazily("lang", "de").unwrap();
+        assert_eq!(session.get::<String>("lang").unwrap().as_deref(), Some("en"));
+        assert!(session.accessed());
     }
 
     #[test]

@@ -524,7 +524,13 @@ class MemcachedThree(Group):
 
 
 class Postgres(Server):
+    """As tests want it, or
+
+    - postgres+durable: what it says is committed is on the disk, as on a site.
+    """
+
     name, programs, package = "postgres", ("postgres",), "postgresql"
+    options: ClassVar = {"durable": None}
     stop_signal = signal.SIGINT  # ends at once, whoever is connected
 
     def data(self) -> Path:
@@ -548,11 +554,10 @@ class Postgres(Server):
             "listen_addresses": HOST,
             "port": self.port,
             "unix_socket_directories": self.folder,
-            # The data dies with the test: nothing needs to reach the disk.
-            "fsync": "off",
-            "synchronous_commit": "off",
-            "full_page_writes": "off",
         }
+        if "durable" not in self.wanted:
+            # The data dies with the test: nothing needs to reach the disk.
+            settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
         options = (word for key, value in settings.items() for word in ("-c", f"{key}={value}"))
         return [self.program, "-D", str(self.data()), *options]
 

@@ -57,9 +57,11 @@ def parts(folder: Path):
     return {
         "codec": codec.rows,
         "redis": stores.redis_rows,
+        "local": stores.local_rows,
         "async": stores.async_rows,
         "cached_db": stores.cached_db_rows,
         "postgres": stores.postgres_rows,
+        "durable": stores.durable_rows,
         "sqlite": lambda rounds: stores.sqlite_rows(rounds, folder),
         "file": lambda rounds: stores.file_rows(rounds, files),
         "wsgi": requests_.wsgi_rows,

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import sqlite3
+import time
 from functools import partial
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ from django_rust_sessions.backends.cache import SessionStore as RustCache
 from django_rust_sessions.backends.cached_db import SessionStore as RustCachedDb
 from django_rust_sessions.backends.db import SessionStore as RustDb
 from django_rust_sessions.backends.file import SessionStore as RustFile
+from django_rust_sessions.conf import option
 from measure import Contender, compare
 from payloads import PAYLOADS
 
@@ -104,7 +106,7 @@ class Wire:
         self.socket = socket.create_connection((where["host"], where["port"]))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def floor(self, *words, beyond):
+    def floor(self, *words, beyond=None):
         command = packed(*words)
         self.socket.sendall(command)
         length = len(self.socket.recv(1 << 20))
@@ -184,6 +186,37 @@ def redis_rows(rounds):
                     contenders.append(act(title, DjangoCache, keys[name], **more))
                 contenders.append(wire.floor(*commands[operation], beyond=beyond))
                 yield compare(f"Redis: {operation} {payload}", *contenders, rounds=rounds)
+
+
+def local_rows(rounds):
+    """A session that the process has loaded before."""
+
+    def keeping(max_bytes):
+        settings.RUST_SESSIONS = {"LOCAL_CACHE": max_bytes}
+        option.cache_clear()
+        settings.SESSION_CACHE_ALIAS = "kept" if max_bytes else "django"
+        caches.native(settings.SESSION_CACHE_ALIAS)
+
+    with redis_and_memcached() as where, override_settings(RUST_SESSIONS={}):
+        settings.CACHES["kept"] = {**settings.CACHES["django"]}
+        for payload in ("login", "cart"):
+            keeping(0)
+            key = new_session(DjangoCache, PAYLOADS[payload])
+            keeping(10_000_000)
+            local = caches.native("kept")
+            while not local.entries.kept:
+                RustCache(key).load()
+                time.sleep(0.01)
+            yield compare(
+                f"Redis: load {payload} again",
+                load("ours, LOCAL_CACHE", RustCache, key, enter=partial(keeping, 10_000_000)),
+                load("ours", RustCache, key, enter=partial(keeping, 0)),
+                load("Django over RedisCache, hiredis", DjangoCache, key),
+                Wire(where).floor("GET", local._key(f"django.contrib.sessions.cache{key}")),
+                rounds=rounds,
+            )
+            local.follower.stop()
+            caches._found.clear()
 
 
 def async_rows(rounds):
@@ -312,6 +345,30 @@ def postgres_rows(rounds):
             rounds,
             within=1.25,
         )
+
+
+def durable_rows(rounds):
+    """PostgreSQL as on a site: what is committed is on the disk."""
+
+    def waiting(waits):
+        settings.RUST_SESSIONS = {"POSTGRES_ASYNC_COMMIT": not waits}
+        option.cache_clear()
+
+    with (
+        server("postgres+durable") as where,
+        databases.database("default", postgres_settings(where)),
+        override_settings(RUST_SESSIONS={}),
+    ):
+        key = new_session(DjangoDb)
+        for operation in ("save", "create"):
+            act = OPERATIONS[operation]
+            yield compare(
+                f"PostgreSQL with fsync: {operation} login",
+                act("ours, POSTGRES_ASYNC_COMMIT", RustDb, key, enter=partial(waiting, False)),
+                act("ours, waiting for the disk", RustDb, key, enter=partial(waiting, True)),
+                act("Django", DjangoDb, key),
+                rounds=rounds,
+            )
 
 
 def sqlite_rows(rounds, folder):

@@ -306,6 +306,11 @@ def _describe(name: str, store: Any) -> Iterator[CheckMessage]:
             native.append(f"the cache {alias!r} is Redis, which is spoken to natively")
         else:
             left.append(f"the cache {alias!r} is asked through Django: {reason}")
+        if option("LOCAL_CACHE"):
+            if refused := caches.refuse_to_keep(alias):
+                left.append(f"RUST_SESSIONS['LOCAL_CACHE'] keeps nothing of {alias!r}: {refused}")
+            else:
+                native.append("what is loaded stays in the process until Redis says otherwise")
     if native or not left:
         yield Info(
             f"SESSION_ENGINE is {name!r}: {'; '.join(native) or 'all of it is native'}.",

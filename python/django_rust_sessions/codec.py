@@ -15,6 +15,7 @@ from django.utils.encoding import force_bytes
 from ._native import LegacyCodec, Signer, json_loads
 from .conf import Options, get_options, option
 from .exceptions import PickleRefused, SessionTooLarge
+from .lazy import LazyDefaultsMixin
 
 logger = logging.getLogger("django.security.SuspiciousSession")
 
@@ -97,8 +98,8 @@ class _Reader(NamedTuple):
         return json_loads(payload)
 
 
-class CodecMixin:
-    """encode() and decode() of SessionBase. Goes before a SessionBase in the bases of a class."""
+class CodecMixin(LazyDefaultsMixin):
+    """What our engines have beside SessionBase's, before which it goes in the bases of a class."""
 
     key_salt: str
     serializer: Any

@@ -20,6 +20,9 @@ DEFAULTS: dict[str, Any] = {
     "PICKLE_MIGRATION": False,
     # The file engine waits until a session is on the disk. Django does not.
     "FILE_FSYNC": False,
+    # The db engine's writes do not wait until PostgreSQL's log is on the disk, but for those that
+    # end a login.
+    "POSTGRES_ASYNC_COMMIT": False,
     # How many seconds Redis may take to accept a connection, and to answer. The options
     # socket_connect_timeout and socket_timeout of the cache alias go first.
     "REDIS_CONNECT_TIMEOUT": 2.0,
@@ -31,6 +34,10 @@ DEFAULTS: dict[str, Any] = {
     # and moves with its next save. With another cache than SESSION_CACHE_ALIAS, its alias.
     "FALLBACK_ENGINE": "",
     "FALLBACK_CACHE_ALIAS": "",
+    # How many bytes of loaded sessions each process keeps, until Redis says that they have changed,
+    # and how many seconds a change may go unnoticed if nothing is heard from Redis.
+    "LOCAL_CACHE": 0,
+    "LOCAL_CACHE_MAX_STALE": 1.0,
 }
 # Options that have one of these values.
 CHOICES = {"HASH_KEYS": (None, "sha256", "plain")}

@@ -15,7 +15,7 @@ SNIPPETS = re.findall(r"<!-- test: (.+?) -->\n```python\n(.*?)```", TEXT, re.DOT
 
 def test_every_snippet_has_a_test():
     names = [name for name, _ in SNIPPETS]
-    assert names == ["every option, with its default", "upgrade", "pickle"]
+    assert names == ["every option, with its default", "async commit", "upgrade", "pickle"]
     assert TEXT.count("```python") == len(names)
 
 
@@ -28,11 +28,11 @@ def test_the_defaults():
 
 
 @pytest.mark.parametrize(
-    ("number", "expected"), [(1, (True, False)), (2, (False, True))], ids=["upgrade", "pickle"]
+    ("name", "expected"), [("upgrade", (True, False)), ("pickle", (False, True))]
 )
-def test_the_options_are_accepted(number, expected):
+def test_the_options_are_accepted(name, expected):
     found = {}
-    exec(SNIPPETS[number][1], found)
+    exec(dict(SNIPPETS)[name], found)
     settings = {name: value for name, value in found.items() if name.isupper()}
     with override_settings(**settings):
         assert get_options()[1:] == expected

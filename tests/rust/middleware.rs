@@ -38,6 +38,8 @@ enum Step {
     Clear,
     EndedElsewhere,
     Raise,
+    /// Which Django's own engines do not know.
+    DefaultLazily(&'static str),
 }
 
 impl Step {
@@ -53,6 +55,7 @@ impl Step {
             Self::Clear => json!(["clear"]),
             Self::EndedElsewhere => json!(["ended_elsewhere"]),
             Self::Raise => json!(["raise"]),
+            Self::DefaultLazily(_) => unreachable!("is not asked of Django"),
         }
     }
 
@@ -73,6 +76,11 @@ impl Step {
                 }
             }
             Self::Raise => unreachable!("the handlers see to it"),
+            Self::DefaultLazily(key) => {
+                let mut session = session.lock().await?;
+                session.set_default_lazily(key, &7)?;
+                assert!(session.get::<i64>(key)?.is_some());
+            }
         }
         Ok(())
     }
@@ -602,4 +610,33 @@ async fn without_the_layer_the_log_says_what_to_do() {
     assert_eq!(response.status(), 500);
     let message = django_sessions::web::axum::MissingLayer.to_string();
     assert!(message.contains("SessionLayer"), "{message}");
+}
+
+/// Where only such a default was set, the browser and the store see what they see when a value was only read.
+#[tokio::test]
+async fn a_lazy_default_is_no_reason_to_store_a_session() {
+    let Some(mut site) = Site::start().await else { return };
+    for cookie in [Cookie::None, Cookie::Good, Cookie::Unknown, Cookie::TooShort, Cookie::Other] {
+        for settings in [vec![], vec![("SESSION_SAVE_EVERY_REQUEST", json!(true))]] {
+            // An old session is saved with it then.
+            if matches!(cookie, Cookie::Good) && !settings.is_empty() {
+                continue;
+            }
+            let stored = vec![("a", 1)];
+            let case = |step| Case {
+                cookie,
+                stored: stored.clone(),
+                steps: vec![step],
+                status: 200,
+                vary: None,
+                settings: settings.clone(),
+            };
+            let (reads, defaults) = (case(Step::Get("lang")), case(Step::DefaultLazily("lang")));
+            let mut expected = site.play_django(&reads);
+            expected.seen = json!([]);
+            for found in [site.play_axum(&defaults).await, site.play_actix(&defaults).await] {
+                assert_eq!(found, expected, "{defaults:?}");
+            }
+        }
+    }
 }

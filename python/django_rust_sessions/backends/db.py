@@ -39,6 +39,7 @@ from django.utils import timezone
 
 from .._native import random_session_key
 from ..codec import CodecMixin
+from ..conf import option
 from .keys import HashedKeysMixin
 
 VENDORS = {"postgresql", "mysql", "sqlite"}
@@ -165,8 +166,15 @@ class Found(NamedTuple):
     get_expire_date: Callable[[], datetime]
 
 
+# To the end of the statement's own transaction. It is read at the commit, so late is early enough.
+ASYNC_COMMIT = " RETURNING set_config('synchronous_commit', 'off', true)"
+
+
 class Statements:
     """The session table of one database, on this thread's connection to it."""
+
+    # Whether a write need not wait for the disk, where the database knows how not to.
+    may_be_lost = False
 
     def __init__(self, model: Any, using: str) -> None:
         self.connection = connections[using]
@@ -239,6 +247,8 @@ class Statements:
             # With Django's savepoint around it, an error leaves the transaction usable.
             with transaction.atomic(using=connection.alias):
                 return self._execute(sql, params, forgive)
+        if self.may_be_lost and connection.vendor == "postgresql":
+            sql += ASYNC_COMMIT
         return self._execute(sql, params, forgive)
 
     def _execute(self, sql: str, params: tuple[Any, ...], forgive: Any = ()) -> int:
@@ -258,6 +268,7 @@ class DatabaseSessionStore(CodecMixin, DjangoSessionStore):
 
     # Django's, which django-stubs does not know.
     _session_key: Any
+    _session_cache: Any
     _get_session: Any
     _aget_session: Any
     _get_or_create_session_key: Any
@@ -419,6 +430,9 @@ class DatabaseSessionStore(CodecMixin, DjangoSessionStore):
 
     def _write(self, using: str, row: Row, must_create: bool) -> None:
         statements = Statements(self.model, using)
+        # A session without a user may be one whose user has logged out: that must not come back.
+        if must_create or "_auth_user_id" in self._session_cache:
+            statements.may_be_lost = option("POSTGRES_ASYNC_COMMIT")
         try:
             done = statements.insert(row) if must_create else statements.update(row)
         except IntegrityError:

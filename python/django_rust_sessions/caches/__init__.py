@@ -82,6 +82,14 @@ def step_aside(alias: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def refuse_to_keep(alias: str) -> str | None:
+    """Why LOCAL_CACHE, which is on, does nothing for that alias."""
+    from . import local
+
+    cache: Any = native(alias)
+    return "it is asked through Django" if cache is None else local.step_aside(cache)
+
+
 class _NotUnderstood(Exception):
     """Says which setting Django's own cache has to deal with."""
 
@@ -120,10 +128,14 @@ def _make(alias: str, params: Any) -> SessionCache:
         raise _NotUnderstood(f"{library} has replaced Python's sockets")
     if importlib.util.find_spec("redis") is None:
         raise _NotUnderstood("redis-py, which reads the addresses of Redis, is not installed")
-    cache = caches[alias]
-    if backend == DJANGO_REDIS_CACHE:
-        return _from_django(cache)
-    return _from_django_redis(cache)
+    make = _from_django if backend == DJANGO_REDIS_CACHE else _from_django_redis
+    cache: Any = make(caches[alias])
+    if max_bytes := option("LOCAL_CACHE"):
+        from . import local
+
+        if local.step_aside(cache) is None:
+            return local.LocalCache(cache, max_bytes, option("LOCAL_CACHE_MAX_STALE"))
+    return cache  # type: ignore[no-any-return]
 
 
 def _monkey_patched() -> str | None:

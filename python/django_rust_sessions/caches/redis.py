@@ -155,23 +155,26 @@ class Connection:
             raise
         self.is_readable = _watch(self.socket)
 
-    def call(self, command: bytes) -> Any:
-        """The server's reply. After an exception the connection must be closed."""
+    def call(self, *commands: bytes) -> Any:
+        """The server's reply, or a list of them. After an exception the connection must be closed.
+
+        Several commands go out together.
+        """
+        replies: list[Any] = []
         try:
-            self.socket.sendall(command)
-            while True:
+            self.socket.sendall(commands[0] if len(commands) == 1 else b"".join(commands))
+            while len(replies) < len(commands):
                 data = self.socket.recv(READ_SIZE)
                 if not data:
                     raise LostConnection(f"Redis at {self.address} closed the connection")
-                if replies := self.reader.feed(data):
-                    break
+                replies += self.reader.feed(data)
         except OSError as error:
             with redis_errors("to answer", self.address):
                 raise error
-        if len(replies) > 1 or not self.reader.is_empty:
+        if len(replies) > len(commands) or not self.reader.is_empty:
             # Whose answer is it? Nobody must get it.
             raise InvalidResponse(f"Redis at {self.address} answers more than it was asked")
-        return replies[0]
+        return replies[0] if len(commands) == 1 else replies
 
     def is_silent(self) -> bool:
         """Whether nothing came since the last answer. It would be taken for the next one."""
@@ -378,38 +381,38 @@ class Server:
             _parents.append(self.loops)
             self._start()
 
-    def call(self, command: bytes) -> Any:
-        """The reply to a command, in this thread."""
+    def call(self, *commands: bytes) -> Any:
+        """The reply to a command, in this thread; of several, which go together, a list."""
         self._check_fork()
         if self.slots is None:
-            return self._call(command)
+            return self._call(*commands)
         if not self.slots.acquire(blocking=False):
             raise RedisConnectionError("Too many connections")
         try:
-            return self._call(command)
+            return self._call(*commands)
         finally:
             self.slots.release()
 
-    async def acall(self, command: bytes) -> Any:
-        """The reply to a command, awaited on the running event loop."""
+    async def acall(self, *commands: bytes) -> Any:
+        """The same, awaited on the running event loop."""
         self._check_fork()
         loop = asyncio.get_running_loop()
         connection = self.loops.connections.get(loop)
         if connection is not None and not connection.is_closed:
             # If it was lost, it is made again once; as in a thread.
             with contextlib.suppress(LostConnection):
-                return _or_raise(await connection.call(command))
+                return _or_raise(await _gather(connection, commands))
         connection = await self.loops.get(loop)
         with _lost_for_good():
-            return _or_raise(await connection.call(command))
+            return _or_raise(await _gather(connection, commands))
 
-    def _call(self, command: bytes) -> Any:
+    def _call(self, *commands: bytes) -> Any:
         if connection := self._take_idle():
             with contextlib.suppress(LostConnection):
-                return self._use(connection, command)
+                return self._use(connection, *commands)
             self.idle.clear()  # the others are as old
         with _lost_for_good():
-            return self._use(Connection(self.address), command)
+            return self._use(Connection(self.address), *commands)
 
     def _take_idle(self) -> Connection | None:
         while True:
@@ -421,9 +424,9 @@ class Server:
                 return connection
             connection.close()
 
-    def _use(self, connection: Connection, command: bytes) -> Any:
+    def _use(self, connection: Connection, *commands: bytes) -> Any:
         try:
-            reply = connection.call(command)
+            reply = connection.call(*commands)
         except BaseException:
             # Its answer may still come, and must not be taken for the answer to the next question.
             connection.close()
@@ -443,9 +446,16 @@ def _lost_for_good() -> Iterator[None]:
         raise RedisConnectionError(*error.args) from error
 
 
+def _gather(connection: AsyncConnection, commands: tuple[bytes, ...]) -> asyncio.Future[Any]:
+    if len(commands) == 1:
+        return connection.call(commands[0])
+    return asyncio.gather(*map(connection.call, commands))
+
+
 def _or_raise(reply: Any) -> Any:
-    if isinstance(reply, Exception):
-        raise reply
+    for each in reply if type(reply) is list else (reply,):
+        if isinstance(each, Exception):
+            raise each
     return reply
 
 
@@ -570,17 +580,17 @@ class RedisCache:
         words = (b"SET", self._key(key), _to_bytes(self.encode(value)), *ends, *condition)
         return pack(*words), (b"OK",)
 
-    def _ask(self, server: Server, command: bytes) -> Any:
+    def _ask(self, server: Server, *commands: bytes) -> Any:
         try:
-            return server.call(command)
+            return server.call(*commands)
         except Exception as error:
             if self.forgive(error):
                 return None
             raise
 
-    async def _aask(self, server: Server, command: bytes) -> Any:
+    async def _aask(self, server: Server, *commands: bytes) -> Any:
         try:
-            return await server.acall(command)
+            return await server.acall(*commands)
         except Exception as error:
             if self.forgive(error):
                 return None

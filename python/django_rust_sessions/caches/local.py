@@ -1,0 +1,420 @@
+"""Sessions that this process keeps until Redis says that they have changed (CLIENT TRACKING).
+
+Redis tells a connection of each process the names of all session keys that are written, and a
+thread of the process drops them. It also asks Redis for a sign of life: what Redis said of a change
+comes before the answer. So nothing is handed out that was changed longer ago than `max_stale`
+seconds, whatever happens to the connection, the server or the thread.
+"""
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import weakref
+from collections.abc import Iterable
+from time import monotonic
+from typing import Any, NamedTuple
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from .redis import READ_SIZE, Address, LostConnection, RedisCache, limit, redis_errors
+from .resp import _INCOMPLETE, Reader, _to_int, pack
+
+logger = logging.getLogger("django_rust_sessions")
+
+# What all cache engines of Django's put before a session key, theirs and ours.
+SESSIONS = "django.contrib.sessions."
+# Not longer without a look at Redis, for nobody is told of SWAPDB.
+MAX_AGE = 60.0
+# What an entry takes beside its name and its data, measured with 64-bit CPython.
+OVERHEAD = 300
+# Seconds until the next try when Redis does not answer; each doubles the one before.
+RETRY, MAX_RETRY = 0.1, 5.0
+# Of one message: so many keys do not change at once.
+MAX_LENGTH = 1_000_000
+
+
+def step_aside(cache: RedisCache) -> str | None:
+    """Why sessions of that cache are not kept in the process; None where they are."""
+    if cache.reads != [cache.write]:
+        return "more than one server is in LOCATION"
+    if not cache._key(f"{SESSIONS}x").startswith(cache._key(SESSIONS)):
+        return "KEY_FUNCTION changes more than the beginning of a key"
+    return None
+
+
+# ------------------------------------------------------------------------------- what is kept
+
+
+class Entry(NamedTuple):
+    data: bytes
+    ends: float
+
+
+class Entries:
+    """What Redis stores, by the names that it has there."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.lock = threading.Lock()
+        self.kept: dict[bytes, Entry] = {}
+        self.size = 0
+        # Redis is being asked for these. What changes meanwhile is taken out, and not kept.
+        self.awaited: dict[bytes, object] = {}
+        self.trusted_until = 0.0
+
+    def get(self, name: bytes) -> bytes | None:
+        # In this order: what is dropped is dropped before trust goes on.
+        trusted_until = self.trusted_until
+        entry = self.kept.get(name)
+        if entry is None:
+            return None
+        return entry.data if monotonic() < min(trusted_until, entry.ends) else None
+
+    def expect(self, name: bytes) -> object | None:
+        """Before Redis is asked: what keep() wants to see. None if nothing may be kept now."""
+        with self.lock:
+            if monotonic() >= self.trusted_until:
+                return None
+            return self.awaited.setdefault(name, object())
+
+    def keep(self, name: bytes, token: object, data: Any, life: Any, asked: float) -> None:
+        """Redis's answers, if nothing has changed since expect()."""
+        with self.lock:
+            if self.awaited.get(name) is not token:
+                return
+            del self.awaited[name]
+            size = _size(name, data) if isinstance(data, bytes) else self.max_bytes + 1
+            if size > self.max_bytes or not isinstance(life, int):
+                return
+            self._drop(name)
+            # Without an end, the life is -1; what has ended meanwhile has none left.
+            seconds = MAX_AGE if life == -1 else min(life / 1000, MAX_AGE)
+            self.kept[name] = Entry(data, asked + seconds)
+            self.size += size
+            while self.size > self.max_bytes:
+                self._drop(next(iter(self.kept)))  # the oldest
+
+    def drop(self, names: Iterable[bytes]) -> None:
+        with self.lock:
+            for name in names:
+                self.awaited.pop(name, None)
+                self._drop(name)
+
+    def clear(self) -> None:
+        with self.lock:
+            self.trusted_until = 0.0
+            self._drop_all()
+
+    def drop_all(self) -> None:
+        with self.lock:
+            self._drop_all()
+
+    def _drop_all(self) -> None:
+        self.awaited.clear()
+        self.kept.clear()
+        self.size = 0
+
+    def _drop(self, name: bytes) -> None:
+        entry = self.kept.pop(name, None)
+        if entry is not None:
+            self.size -= _size(name, entry.data)
+
+
+def _size(name: bytes, data: bytes) -> int:
+    return len(name) + len(data) + OVERHEAD
+
+
+# --------------------------------------------------------------------------- what Redis says
+
+
+class Push(list[Any]):
+    """A message that is no answer."""
+
+
+class PushReader(Reader):
+    """Beside RESP 2, what RESP 3 has for this connection: lists, maps, messages, and null."""
+
+    def _parse(self, start: int) -> tuple[Any, int]:
+        kind = self._buffer[start : start + 1]
+        if kind not in (b"*", b">", b"%", b"_"):
+            return super()._parse(start)
+        end = self._buffer.find(b"\r\n", start)
+        if end < 0:
+            return _INCOMPLETE, start
+        if kind == b"_":
+            return None, end + 2
+        length = _to_int(bytes(self._buffer[start + 1 : end])) * (2 if kind == b"%" else 1)
+        if not 0 <= length <= MAX_LENGTH:
+            raise InvalidResponse("Redis's answer has an impossible length")
+        items = Push() if kind == b">" else []
+        position = end + 2
+        for _ in range(length):
+            # Of nothing at all, no kind can be told.
+            item: Any = _INCOMPLETE
+            if position < len(self._buffer):
+                item, position = self._parse(position)
+            if item is _INCOMPLETE:
+                self._needed = 0
+                return _INCOMPLETE, start
+            items.append(item)
+        return items, position
+
+
+class Follower:
+    """The thread that hears what has changed."""
+
+    def __init__(self, address: Address, prefix: bytes, entries: Entries, max_stale: float) -> None:
+        self.address, self.prefix = address, prefix
+        self.entries, self.max_stale = entries, max_stale
+        self.socket: socket.socket | None = None
+        self.is_stopped = threading.Event()
+        self.last_complaint = ""
+        self.retry = RETRY
+        threading.Thread(target=self.run, name="django_rust_sessions", daemon=True).start()
+
+    def run(self) -> None:
+        while not self.is_stopped.is_set():
+            try:
+                self._follow()
+            except Exception as error:
+                if not self.is_stopped.is_set():
+                    self._complain(error)
+            finally:
+                self.entries.clear()
+                self.close()
+            self.is_stopped.wait(self.retry)
+            self.retry = min(self.retry * 2, MAX_RETRY)
+
+    def stop(self) -> None:
+        self.is_stopped.set()
+        if (connection := self.socket) is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)  # wakes the thread
+
+    def close(self) -> None:
+        if (connection := self.socket) is not None:
+            connection.close()
+
+    def _follow(self) -> None:
+        with redis_errors("to connect", self.address):
+            connection = self.socket = self.address.open()
+        with redis_errors("to answer", self.address):
+            self._listen(connection)
+
+    def _listen(self, connection: socket.socket) -> None:
+        reader = PushReader()
+        tracking = (b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX", self.prefix)
+        commands = [*self.address.greeting, pack(b"HELLO", b"3"), pack(*tracking), pack(b"PING")]
+        # The kernel watches the time: else each read would give Python's lock away twice.
+        interval = max(self.max_stale / 5, 0.01)
+        limit(connection, interval)
+        unanswered, asked = len(commands), monotonic()
+        connection.sendall(b"".join(commands))
+        while not self.is_stopped.is_set():
+            now = monotonic()
+            if unanswered and now >= asked + max(self.max_stale, 0.1):
+                raise RedisTimeoutError(f"Redis at {self.address} took too long to answer")
+            if not unanswered and now >= asked + interval:
+                unanswered, asked = 1, now
+                connection.sendall(pack(b"PING"))
+            try:
+                data = connection.recv(READ_SIZE)
+            except (TimeoutError, BlockingIOError):
+                continue
+            if not data:
+                raise LostConnection(f"Redis at {self.address} closed the connection")
+            for reply in reader.feed(data):
+                if isinstance(reply, Push):
+                    self._hear(reply)
+                    continue
+                if isinstance(reply, Exception):
+                    raise reply
+                unanswered -= 1
+                if unanswered < 0:
+                    raise InvalidResponse(f"Redis at {self.address} answers more than it was asked")
+                if not unanswered:
+                    # All that was changed before we asked has been said.
+                    self.entries.trusted_until = asked + self.max_stale
+                    self.retry, self.last_complaint = RETRY, ""
+
+    def _hear(self, message: Push) -> None:
+        if message[:1] != [b"invalidate"]:
+            return
+        names = message[1]
+        if names is None:  # of FLUSHDB, for instance
+            self.entries.drop_all()
+        else:
+            self.entries.drop(names)
+
+    def _complain(self, error: Exception) -> None:
+        """Once, until it works again. A server that is away is everybody's to complain of."""
+        complaint = str(error)
+        if isinstance(error, RedisConnectionError | RedisTimeoutError):
+            return
+        if complaint != self.last_complaint:
+            self.last_complaint = complaint
+            logger.warning(
+                "RUST_SESSIONS['LOCAL_CACHE'] does nothing in this process: Redis at %s does not "
+                "tell what changes. It must be 6 or newer, and allow HELLO, CLIENT TRACKING and "
+                "PING. It says: %s",
+                self.address,
+                complaint,
+            )
+
+
+# ----------------------------------------------------------------------------------- the cache
+
+
+class LocalCache(RedisCache):
+    """A RedisCache whose loaded values stay in the process."""
+
+    entries: Entries
+    follower: Follower | None
+    end: "weakref.finalize[Any, Any]"
+
+    def __init__(self, cache: RedisCache, max_bytes: int, max_stale: float) -> None:
+        vars(self).update(vars(cache))
+        self.prefix = self._key(SESSIONS)
+        self.max_bytes, self.max_stale = max_bytes, max_stale
+        self.begin()
+        _caches.add(self)
+
+    def begin(self) -> None:
+        self.entries = Entries(self.max_bytes)
+        self.follower = None
+        self.starting = threading.Lock()
+
+    def get(self, key: str) -> Any:
+        name = self._key(key)
+        data = self.entries.get(name)
+        return self.decode(data) if data is not None else self._read_value(self._fetch(name))
+
+    async def aget(self, key: str) -> Any:
+        name = self._key(key)
+        data = self.entries.get(name)
+        return self.decode(data) if data is not None else self._read_value(await self._afetch(name))
+
+    def _fetch(self, name: bytes) -> Any:
+        entries, token = self.entries, self._expect(name)
+        if token is None:
+            return self._ask(self.write, pack(b"GET", name))
+        asked, data, life = monotonic(), None, None
+        try:
+            replies = self._ask(self.write, pack(b"GET", name), pack(b"PTTL", name))
+            data, life = replies or (None, None)
+        finally:
+            entries.keep(name, token, data, life, asked)
+        return data
+
+    async def _afetch(self, name: bytes) -> Any:
+        entries, token = self.entries, self._expect(name)
+        if token is None:
+            return await self._aask(self.write, pack(b"GET", name))
+        asked, data, life = monotonic(), None, None
+        try:
+            replies = await self._aask(self.write, pack(b"GET", name), pack(b"PTTL", name))
+            data, life = replies or (None, None)
+        finally:
+            entries.keep(name, token, data, life, asked)
+        return data
+
+    def _expect(self, name: bytes) -> object | None:
+        if self.follower is None:
+            self._follow()
+        return self.entries.expect(name) if name.startswith(self.prefix) else None
+
+    def _follow(self) -> None:
+        # No thread begins where the interpreter ends.
+        with self.starting, contextlib.suppress(RuntimeError):
+            if self.follower is None:
+                self.follower = Follower(
+                    *(self.write.address, self.prefix, self.entries, self.max_stale)
+                )
+                self.end = weakref.finalize(self, self.follower.stop)
+
+    # Redis will say so, but who has written must not read what was before.
+
+    def add(self, key: str, value: Any, timeout: Any) -> bool:
+        try:
+            return super().add(key, value, timeout)
+        finally:
+            self.forget(key)
+
+    async def aadd(self, key: str, value: Any, timeout: Any) -> bool:
+        try:
+            return await super().aadd(key, value, timeout)
+        finally:
+            self.forget(key)
+
+    def replace(self, key: str, value: Any, timeout: Any) -> bool:
+        try:
+            return super().replace(key, value, timeout)
+        finally:
+            self.forget(key)
+
+    async def areplace(self, key: str, value: Any, timeout: Any) -> bool:
+        try:
+            return await super().areplace(key, value, timeout)
+        finally:
+            self.forget(key)
+
+    def set(self, key: str, value: Any, timeout: Any) -> None:
+        try:
+            super().set(key, value, timeout)
+        finally:
+            self.forget(key)
+
+    async def aset(self, key: str, value: Any, timeout: Any) -> None:
+        try:
+            await super().aset(key, value, timeout)
+        finally:
+            self.forget(key)
+
+    def delete(self, key: str) -> None:
+        try:
+            super().delete(key)
+        finally:
+            self.forget(key)
+
+    async def adelete(self, key: str) -> None:
+        try:
+            await super().adelete(key)
+        finally:
+            self.forget(key)
+
+    def rename(self, old: str, new: str) -> bool:
+        try:
+            return super().rename(old, new)
+        finally:
+            self.forget(old)
+            self.forget(new)
+
+    async def arename(self, old: str, new: str) -> bool:
+        try:
+            return await super().arename(old, new)
+        finally:
+            self.forget(old)
+            self.forget(new)
+
+    def forget(self, key: str) -> None:
+        self.entries.drop([self._key(key)])
+
+
+_caches: weakref.WeakSet[LocalCache] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """A child has none of its parent's threads, and must not hear what is meant for the parent."""
+    for cache in list(_caches):
+        if cache.follower is not None:
+            cache.end.detach()
+            cache.follower.close()
+        cache.begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
