@@ -1,5 +1,8 @@
 """A Django project on SQLite in memory, for the tests of the Python package."""
 
+import json
+import os
+
 import pytest
 from django.conf import settings
 
@@ -20,6 +23,8 @@ def pytest_configure():
         ROOT_URLCONF="project",
         DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
         USE_TZ=True,
+        # So that each test runs with a switch on that is off by default.
+        RUST_SESSIONS=json.loads(os.environ.get("RUST_SESSIONS", "{}")),
     )
 
 
