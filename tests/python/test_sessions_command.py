@@ -131,7 +131,7 @@ def content(store):
     }
 
 
-def assert_same(found, expected, within=0.05):
+def assert_same(found, expected, within=0.002):
     assert found.keys() == expected.keys()
     for name, (data, expires) in found.items():
         assert repr(data) == repr(expected[name][0])
@@ -397,6 +397,25 @@ def test_each_database_to_redis_and_back(table, cache, alias):
     Session.objects.all().delete()
     run("migrate", "--from", "cache", "--from-cache", alias, "--to", "db")
     assert_same(content(store_of("db")), made)
+
+
+def test_a_redis_that_knows_no_moments(sqlite, cache, monkeypatch):
+    """Before Redis 7, and where nobody may ask for its version."""
+    monkeypatch.setattr(stores.RedisStore, "clock", None)
+    made = fill(store_of("db"), 10)
+    run("migrate", "--from", "db", "--to", "cache")
+    assert_same(content(store_of("cache")), made, within=5)
+
+
+def test_a_redis_whose_clock_is_ahead(sqlite, cache, monkeypatch):
+    monkeypatch.setattr(stores.RedisStore, "clock", 60.0)
+    made = fill(store_of("cache"), 10)
+    assert_same(content(store_of("cache")), made)
+    with redis.Redis.from_url(store_of("cache").cache._cache._servers[0]) as client:
+        key = store_of("cache")._key(next(iter(made)))
+        assert client.pexpiretime(key) / 1000 == pytest.approx(
+            made[next(iter(made))][1].timestamp() + 60, abs=0.01
+        )
 
 
 def test_between_two_caches_and_two_folders(cache, folder, tmp_path):
