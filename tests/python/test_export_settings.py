@@ -235,6 +235,15 @@ class Router:
         return "default"
 
 
+def test_a_fallback_is_pythons_alone(settings):
+    settings.SESSION_ENGINE = "django_rust_sessions.backends.db"
+    before = run()
+    settings.RUST_SESSIONS = {"FALLBACK_ENGINE": "django.contrib.sessions.backends.file"}
+    after = run()
+    assert "Note: RUST_SESSIONS['FALLBACK_ENGINE'] is Python's alone" in after[1]
+    assert after[0] == before[0]
+
+
 def test_routers():
     with override_settings(DATABASE_ROUTERS=[Router()]):
         text, err = run(format="json")

@@ -21,6 +21,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path
 from django_rust_sessions.backends import fallback
 from django_rust_sessions.backends.db import SessionStore as RustDBStore
+from django_rust_sessions.middleware import stays_on_loop
 
 OURS = "django_rust_sessions.backends."
 DJANGOS = "django.contrib.sessions.backends."
@@ -310,6 +311,7 @@ def test_off_it_is_the_engine_itself(settings):
     assert kind is not RustDBStore
     assert issubclass(kind, RustDBStore)
     assert (kind.__name__, kind.__qualname__) == ("SessionStore", "SessionStore")
+    assert stays_on_loop(kind)
     settings.RUST_SESSIONS = {}
     assert type(RustDBStore()) is RustDBStore
 

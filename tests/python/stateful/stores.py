@@ -178,7 +178,7 @@ class LocMem(Cache):
     def rows(self, keys):
         expiry = self.cache._expire_info
         rows = {
-            key: Row(pickle.loads(data), expiry[key]) for key, data in self.cache._cache.items()
+            key: Row(pickle.loads(data), expiry.get(key)) for key, data in self.cache._cache.items()
         }
         return alive(rows)
 

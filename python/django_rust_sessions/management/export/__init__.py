@@ -53,6 +53,11 @@ def export(report: Report) -> dict[str, Any]:
         tree["max_inflated"] = option("MAX_INFLATED")
         if option("HASH_KEYS"):
             tree["hash_keys"] = option("HASH_KEYS")
+        if option("FALLBACK_ENGINE"):
+            report.note(
+                "RUST_SESSIONS['FALLBACK_ENGINE'] is Python's alone: Rust does not see sessions "
+                "that have not moved yet. Let `manage.py sessions migrate` end first."
+            )
     if kind in ("db", "cached_db"):
         tree |= _table(store, report)
         databases.add(tree["session_database"])

@@ -9,12 +9,15 @@ import os
 import tempfile
 import time
 from collections import deque
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandError
+from django.utils import timezone
 
+from ...backends.db import get_random_key
 from ...conf import option
 from .common import Interrupt, many, persist, sentence, store_errors
 from .progress import Progress
@@ -108,6 +111,7 @@ class Migration:
     def run(self) -> None:
         try:
             position = self.checkpoint.read()
+            self._probe()
             self.progress.begin(self.source.count() if self.progress.on_terminal else None)
             self._scan(position)
             self._settle(GRACE)
@@ -120,6 +124,20 @@ class Migration:
             self.progress.finish()
         if not self.interrupt:
             self.checkpoint.remove()
+
+    def _probe(self) -> None:
+        """One store may have two names, and to move within it would be to delete."""
+        probe = Record(get_random_key(), {}, timezone.now() + timedelta(minutes=1))
+        self._persist(lambda: self.target.add([probe]))
+        try:
+            is_same = bool(self._persist(lambda: self.source.present([probe.name])))
+        finally:
+            self._persist(lambda: self.target.delete([probe.name]))
+        if is_same:
+            raise CommandError(
+                f"{self.source} and {self.target} are the same store, under two names: there is "
+                "nothing to copy, and the site can be switched as it is."
+            )
 
     def _scan(self, position: str) -> None:
         for found in read_batches(self.source, position, self.batch, self.interrupt):

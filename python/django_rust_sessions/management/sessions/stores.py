@@ -10,7 +10,9 @@ import difflib
 import math
 import os
 import tempfile
+import time
 from collections.abc import Iterator
+from functools import cached_property
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -188,18 +190,27 @@ class DatabaseStore(Store):
 
     def _add(self, records: list[Record]) -> list[bool]:
         with transaction.atomic(using=self.using):
-            return [self._insert(record) for record in records]
+            if not self.is_plain:
+                return [self._insert_model(record) for record in records]
+            statements = Statements(self.model, self.using)
+            rows = [self._row(record) for record in records]
+            if statements.connection.vendor == "mysql":
+                return [self._insert(statements, row) for row in rows]
+            chunks = [rows[at : at + 300] for at in range(0, len(rows), 300)]
+            added = {key for chunk in chunks for key in self._insert_many(statements, chunk)}
+            return [record.name in added for record in records]
 
-    def _insert(self, record: Record) -> bool:
-        data = record.data or {}
+    def _row(self, record: Record) -> Row:
+        return Row(record.name, self.session.encode(record.data or {}), self._expires(record))
+
+    def _expires(self, record: Record) -> datetime.datetime:
         age = datetime.timedelta(seconds=self.session.get_session_cookie_age())
-        expires = record.expires or timezone.now() + age
-        if self.is_plain:
-            row = Row(record.name, self.session.encode(data), expires)
-            return self._insert_plain(Statements(self.model, self.using), row)
+        return record.expires or timezone.now() + age
+
+    def _insert_model(self, record: Record) -> bool:
         session = open_store(self.engine, record.name)
-        row = session.create_model_instance(data)
-        row.session_key, row.expire_date = record.name, expires
+        row = session.create_model_instance(record.data or {})
+        row.session_key, row.expire_date = record.name, self._expires(record)
         try:
             with transaction.atomic(using=self.using):
                 row.save(force_insert=True, using=self.using)
@@ -207,15 +218,26 @@ class DatabaseStore(Store):
             return False
         return True
 
-    def _insert_plain(self, statements: Statements, row: Row) -> bool:
-        """Statements.insert() without a savepoint for each: no error leaves the database here, but
-        MySQL's, which undoes the INSERT alone."""
+    # As Statements.insert(), but without a savepoint for each.
+
+    def _insert(self, statements: Statements, row: Row) -> bool:
+        """MySQL cannot say which of several rows it took, and an error undoes the INSERT alone."""
+        sql = f"INSERT INTO {self._into(statements)} VALUES (%s, %s, %s)"
+        return statements._execute(sql, statements._adapt(row), IntegrityError) == 1
+
+    def _insert_many(self, statements: Statements, rows: list[Row]) -> list[str]:
+        values = ", ".join(["(%s, %s, %s)"] * len(rows))
+        sql = f"INSERT INTO {self._into(statements)} VALUES {values} ON CONFLICT DO NOTHING"
+        with statements.connection.cursor() as cursor:
+            cursor.execute(
+                f"{sql} RETURNING {statements.key}",
+                [value for row in rows for value in statements._adapt(row)],
+            )
+            return [key for (key,) in cursor.fetchall()]
+
+    def _into(self, statements: Statements) -> str:
         names = f"{statements.key}, {statements.data}, {statements.expire_date}"
-        sql = f"INSERT INTO {statements.table} ({names}) VALUES (%s, %s, %s)"
-        forgive: Any = IntegrityError
-        if statements.connection.vendor != "mysql":
-            sql, forgive = f"{sql} ON CONFLICT DO NOTHING", ()
-        return statements._execute(sql, statements._adapt(row), forgive) == 1
+        return f"{statements.table} ({names})"
 
     def present(self, names: list[str]) -> set[str]:
         found = self.rows.filter(session_key__in=names)
@@ -341,13 +363,14 @@ class RedisStore(CacheStore):
         for keys, after in self._pages(position, size):
             with self.client.pipeline(transaction=False) as pipeline:
                 for key in keys:
-                    pipeline.get(key).pttl(key)
+                    pipeline.get(key)
+                    pipeline.execute_command("PTTL" if self.clock is None else "PEXPIRETIME", key)
                 answers = _run(pipeline) if keys else []
             found, now = [], timezone.now()
-            for key, raw, life in zip(keys, answers[::2], answers[1::2], strict=True):
-                if raw is None or life == -2:
+            for key, raw, end in zip(keys, answers[::2], answers[1::2], strict=True):
+                if raw is None or end == -2:
                     continue
-                expires = now + datetime.timedelta(milliseconds=life) if life >= 0 else None
+                expires = self._from_redis(end, now) if end >= 0 else None
                 name = key.decode().removeprefix(self.head)
                 found.append(Record(name, self._read(raw), expires, raw))
             yield Batch(found, after)
@@ -363,12 +386,43 @@ class RedisStore(CacheStore):
         now = timezone.now()
         with self.client.pipeline(transaction=False) as pipeline:
             for record in records:
-                life = None
-                if record.expires is not None:
-                    left = record.expires - now
-                    life = max(1, left // datetime.timedelta(milliseconds=1))
-                pipeline.set(self._key(record.name), self.dumps(record.data), px=life, nx=True)
+                ends = () if record.expires is None else self._to_redis(record.expires, now)
+                value = self.dumps(record.data)
+                pipeline.execute_command("SET", self._key(record.name), value, *ends, "NX")
             return [bool(answer) for answer in _run(pipeline)]
+
+    # To the millisecond, however long an answer takes: as a moment of its clock, where it can.
+
+    @cached_property
+    def clock(self) -> float | None:
+        """By how many seconds the clock of Redis is ahead; None before Redis 7."""
+        import redis
+
+        tries = []
+        try:
+            version = str(self.client.info("server")["redis_version"])
+            if int(version.split(".")[0]) < 7:
+                return None
+            for _ in range(5):
+                before = time.time()
+                seconds, micros = self.client.time()
+                after = time.time()
+                tries.append((after - before, seconds + micros / 1e6 - (before + after) / 2))
+        except (redis.ResponseError, KeyError, ValueError):
+            return None  # it may not be asked
+        ahead = min(tries)[1]
+        return ahead if abs(ahead) > 0.1 else 0.0
+
+    def _from_redis(self, end: int, now: datetime.datetime) -> datetime.datetime:
+        if self.clock is None:
+            return now + datetime.timedelta(milliseconds=end)
+        zone = datetime.UTC if settings.USE_TZ else None
+        return datetime.datetime.fromtimestamp(end / 1000 - self.clock, tz=zone)
+
+    def _to_redis(self, expires: datetime.datetime, now: datetime.datetime) -> tuple[str, int]:
+        if self.clock is None:
+            return "PX", max(1, (expires - now) // datetime.timedelta(milliseconds=1))
+        return "PXAT", round((expires.timestamp() + self.clock) * 1000)
 
     def present(self, names: list[str]) -> set[str]:
         with self.client.pipeline(transaction=False) as pipeline:
