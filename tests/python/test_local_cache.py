@@ -226,17 +226,15 @@ OWN = ["save", "delete", "flush", "cycle_key", "asave", "adelete"]
 
 @pytest.mark.parametrize(
     "method",
-    [pytest.param(name, marks=needs_async if name.startswith("as") else ()) for name in OWN],
+    [pytest.param(name, marks=needs_async if name in ("asave", "adelete") else ()) for name in OWN],
 )
 def test_who_has_written_reads_what_was_written(kept, method):
-    if method[0] == "a" and not hasattr(SessionStore, method):
-        pytest.skip("Django's sessions are async since 5.1")
     # Nothing else may drop it: the follower hears nothing more.
     key = load_into_process(new())
     cache = caches.native(ALIAS)
-    cache.entries.trusted_until = time.monotonic() + 60
-    cache.follower.stop()
     cache.follower.entries = Entries(0)
+    cache.follower.stop()
+    cache.entries.trusted_until = time.monotonic() + 60
     session = SessionStore(key)
     session["visits"] = 1
     call = getattr(session, method)
@@ -303,7 +301,7 @@ def test_threads_never_read_what_was_replaced_long_ago(kept):
         reader.join()
     eventually(lambda: load(key) == {"visits": visits})
     assert hits[0] > 1000
-    assert max(lateness) < 1.0, max(lateness)
+    assert max(lateness) < 5.0, max(lateness)  # what the settings promise
 
 
 # -------------------------------------------------------------------------------------- the end
@@ -558,7 +556,7 @@ def test_after_logout_other_processes_refuse_the_session(redis_server, capsys, p
         )
     assert longest < 1000  # what the settings promise
     # On a machine that others keep busy a thread may wait for longer.
-    assert nearly_all < 50
+    assert (nearly_all if pause else median) < 50
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
