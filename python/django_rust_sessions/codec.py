@@ -5,7 +5,7 @@ import time
 from datetime import timedelta
 from functools import lru_cache
 from json import JSONDecodeError
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -70,11 +70,12 @@ def loads(
             return reader.read(codec.loads_bytes(signed))
 
 
-class _Reader(NamedTuple):
-    signed: Any
-    serializer: Any
-    options: Options
-    max_age: float | timedelta | None
+class _Reader:
+    def __init__(
+        self, signed: Any, serializer: Any, options: Options, max_age: float | timedelta | None
+    ) -> None:
+        self.signed, self.serializer = signed, serializer
+        self.options, self.max_age = options, max_age
 
     def read_signed(self, signer: Signer) -> Any:
         now = None if self.max_age is None else time.time()

@@ -2,7 +2,7 @@
 
 import sys
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -74,12 +74,11 @@ def option(name: str) -> Any:
     return value
 
 
-class Options(NamedTuple):
+class Options:
     """Those that say what is read."""
 
-    max_inflated: int
-    legacy: bool
-    pickles: bool
+    def __init__(self, max_inflated: int, legacy: bool, pickles: bool) -> None:
+        self.max_inflated, self.legacy, self.pickles = max_inflated, legacy, pickles
 
 
 @cache

@@ -37,7 +37,7 @@ class CacheMixin:
     """The cache of SESSION_CACHE_ALIAS. Goes before a Django engine that keeps it in `_cache`."""
 
     # None where Django's own cache has to be asked.
-    _native: session_caches.SessionCache | None
+    _native: "session_caches.SessionCache | None"
     _own_cache: Any = None
 
     def __init__(self, session_key: str | None = None) -> None:

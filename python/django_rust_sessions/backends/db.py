@@ -49,11 +49,11 @@ HAS_ASYNC = hasattr(DjangoSessionStore, "aload")  # since Django 5.1
 # -------------------------------------------------------------------------- plain SQL, or Django's
 
 
-class Operation(NamedTuple):
+class Operation:
     """What Django calls on the way to the database, and a plain statement does not."""
 
-    hooks: tuple[str, ...] = ()
-    signals: tuple[ModelSignal, ...] = ()
+    def __init__(self, hooks: tuple[str, ...] = (), signals: tuple[ModelSignal, ...] = ()) -> None:
+        self.hooks, self.signals = hooks, signals
 
 
 _INIT = (pre_init, post_init)
@@ -159,11 +159,11 @@ class Row(NamedTuple):
         return _is_plain_key(key) and isinstance(data, str) and isinstance(expire_date, datetime)
 
 
-class Found(NamedTuple):
+class Found:
     """A session in the database. When it expires, only cached_db wants to know."""
 
-    data: str
-    get_expire_date: Callable[[], datetime]
+    def __init__(self, data: str, get_expire_date: Callable[[], datetime]) -> None:
+        self.data, self.get_expire_date = data, get_expire_date
 
 
 # To the end of the statement's own transaction. It is read at the commit, so late is early enough.
