@@ -23,7 +23,7 @@ class DevicesMiddleware:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        request._device_note = recording.Note()  # type: ignore[attr-defined]
+        request._device_note = recording.Note(self.get_ip(request))  # type: ignore[attr-defined]
         if self._is_async:
             return self._acall(request)
         response: HttpResponseBase = self.get_response(request)
@@ -44,4 +44,4 @@ class DevicesMiddleware:
     def _look(self, request: HttpRequest, response: HttpResponseBase) -> recording.Visit | None:
         if response.status_code >= 500:
             return None  # Django saves no session then
-        return recording.look(request, self.get_ip(request))
+        return recording.look(request, request._device_note.ip)  # type: ignore[attr-defined]

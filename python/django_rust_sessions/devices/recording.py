@@ -58,7 +58,9 @@ memory = Memory()
 class Note:
     """Goes with a request, from the middleware to the signals."""
 
-    logged_in = False
+    def __init__(self, ip: str | None) -> None:
+        self.ip = ip
+        self.logged_in = False
 
 
 class Visit(NamedTuple):
@@ -146,6 +148,15 @@ def _record(visit: Visit) -> None:
     # With a savepoint: a site's transaction goes on if another request was first.
     with transaction.atomic(using=router.db_for_write(Device)):
         Device.objects.create(user_id=visit.user_id, session_key=visit.key, created=now, **seen)
+
+
+def record_now(request: Any) -> None:
+    """Before the response, for who wants to show the row."""
+    note = getattr(request, "_device_note", None)
+    key, user_id = stored_key(request.session), _user_id(request.session)
+    memory.forget((key, str(user_id)))
+    if visit := look(request, note.ip if note else get_ip(request)):
+        record(visit)
 
 
 def forget(key: str) -> None:
