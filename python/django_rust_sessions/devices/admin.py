@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from django.contrib import admin, messages
@@ -69,29 +70,29 @@ class DeviceAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.action(permissions=["delete"], description=_("End selected sessions"))
     def end_sessions(self, request: HttpRequest, queryset: QuerySet[Device]) -> None:
-        count = 0
-        for device in queryset:
-            self.log_end(request, device)
-            end_session(device)
-            count += 1
+        devices = list(queryset)
+        self.log_ends(request, devices)
+        self.delete_queryset(request, devices)
+        count = len(devices)
         text = ngettext("%(count)d session ended.", "%(count)d sessions ended.", count)
         self.message_user(request, text % {"count": count}, messages.SUCCESS)
 
-    def log_end(self, request: HttpRequest, device: Device) -> None:
+    def log_ends(self, request: HttpRequest, devices: list[Device]) -> None:
         if hasattr(self, "log_deletions"):  # since Django 5.1
-            self.log_deletions(request, [device])
-        else:
+            self.log_deletions(request, devices)  # type: ignore[arg-type]
+            return
+        for device in devices:
             self.log_deletion(request, device, str(device))
 
-    def get_actions(self, request: HttpRequest) -> Any:
-        actions = super().get_actions(request)
+    def get_actions(self, *args: Any, **kwargs: Any) -> Any:
+        actions = super().get_actions(*args, **kwargs)
         actions.pop("delete_selected", None)  # the same, in more steps
         return actions
 
     def delete_model(self, request: HttpRequest, obj: Device) -> None:
         end_session(obj)
 
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Device]) -> None:
+    def delete_queryset(self, request: HttpRequest, queryset: Iterable[Device]) -> None:
         for device in queryset:
             end_session(device)
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 from django.conf import settings
 from django.db import models
 from django.utils.translation import gettext_lazy as _
@@ -14,14 +16,14 @@ class Device(models.Model):
     Whoever reads session_key can take the session over: the table is as secret as the store.
     """
 
-    user = models.ForeignKey(
+    user: Any = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.CASCADE, related_name="+", verbose_name=_("user")
     )
-    session_key = models.CharField(_("session key"), max_length=MAX_KEY, unique=True)
-    created = models.DateTimeField(_("signed in"))
-    last_seen = models.DateTimeField(_("last seen"))
-    ip = models.GenericIPAddressField(_("IP address"), null=True, blank=True)
-    user_agent = models.CharField(_("browser"), max_length=MAX_AGENT, blank=True)
+    session_key: Any = models.CharField(_("session key"), max_length=MAX_KEY, unique=True)
+    created: Any = models.DateTimeField(_("signed in"))
+    last_seen: Any = models.DateTimeField(_("last seen"))
+    ip: Any = models.GenericIPAddressField(_("IP address"), null=True, blank=True)
+    user_agent: Any = models.CharField(_("browser"), max_length=MAX_AGENT, blank=True)
 
     class Meta:
         db_table = "django_session_device"

@@ -88,7 +88,7 @@ def look(request: Any, ip: str | None) -> Visit | None:
     """What is to be written after this request; asks no store and no database."""
     from .models import MAX_AGENT, MAX_KEY
 
-    session = getattr(request, "session", None)
+    session: Any = getattr(request, "session", None)
     # Not loaded, not used: then neither do we.
     data = getattr(session, "_session_cache", None)
     if data is None or not session.accessed or isinstance(session, SignedCookies):
