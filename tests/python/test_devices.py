@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +10,25 @@ from pathlib import Path
 import pytest
 from databases import settings_of
 
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 FOLDER = Path(__file__).parents[1] / "devices"
 
 
 def run(cases, request, kind, cache, tmp_path, **environment):
     result = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", "-Werror"),
+            *(
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-n0",
+                "-p",
+                "no:cacheprovider",
+                "-p",
+                "no:asyncio",
+                "-Werror",
+            ),
             *("-c", os.devnull, "--rootdir", FOLDER, "--confcutdir", FOLDER, FOLDER / cases),
         ],
         cwd=FOLDER,
@@ -47,3 +60,17 @@ def test_devices(kind, request, redis_server, memcached_server, tmp_path):
             "LOCATION": f"{memcached_server['host']}:{memcached_server['port']}",
         }
     run("cases.py", request, kind, cache, tmp_path)
+
+
+def test_the_page_in_a_browser(request, tmp_path):
+    pytest.importorskip("playwright", reason="playwright is not installed")
+    if not any(map(shutil.which, CHROMIUM_NAMES)):
+        pytest.skip("Chromium is not installed")
+    cache = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    # Playwright's own event loop is in the thread of the test.
+    run(
+        *("browser_cases.py", request, "sqlite-file", cache, tmp_path),
+        DJANGO_ALLOW_ASYNC_UNSAFE="1",
+    )
+    for scheme in ("light", "dark"):
+        assert (tmp_path / f"devices-{scheme}.png").stat().st_size > 5_000
