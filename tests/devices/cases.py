@@ -21,6 +21,7 @@ from django.utils import timezone
 from django_rust_sessions.devices import api, recording
 from django_rust_sessions.devices.admin import MASK, mask
 from django_rust_sessions.devices.agents import clean, summarise
+from django_rust_sessions.devices.middleware import DevicesMiddleware
 from django_rust_sessions.devices.models import MAX_AGENT, Device
 
 pytestmark = pytest.mark.django_db
@@ -59,6 +60,11 @@ class Browser:
     @property
     def key(self):
         return self.client.cookies[site.SESSION_COOKIE_NAME].value
+
+
+class Proxied(DevicesMiddleware):
+    def get_ip(self, request):
+        return request.headers.get("X-Real-IP")
 
 
 @pytest.fixture(params=MODES)
@@ -154,6 +160,29 @@ def test_a_session_that_is_not_used_is_not_touched(engine, mode, ada):
     with CaptureQueriesContext(connection) as queries:
         Browser(mode).get("whoami/")
     assert [q for q in queries if "session_device" in q["sql"]] == []
+
+
+def test_what_the_docs_say_that_it_costs(ada):
+    browser = Browser()
+    browser.get("/put/?tea=2")
+
+    def verbs(url):
+        with CaptureQueriesContext(connection) as queries:
+            browser.get(url)
+        return [q["sql"].split()[0] for q in queries if "session_device" in q["sql"]]
+
+    assert verbs("enter/?name=ada") == ["DELETE", "UPDATE", "SELECT", "INSERT"]
+    assert verbs("new-password/") == ["UPDATE"]
+    assert verbs("leave/") == ["DELETE"]
+
+
+def test_another_address(ada, settings):
+    settings.MIDDLEWARE = ["cases.Proxied", *settings.MIDDLEWARE[1:]]
+    for header, ip in (("203.0.113.7", "203.0.113.7"), ("not one", None)):
+        browser = Browser()
+        browser.headers["headers"] = {"x-real-ip": header}
+        browser.enter()
+        assert Device.objects.get(session_key=browser.key).ip == ip
 
 
 def test_a_session_of_before_the_app_gets_its_row(engine, mode, ada):

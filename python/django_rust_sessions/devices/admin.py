@@ -45,7 +45,6 @@ class DeviceAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = ("summary", "user", "ip", "created", "last_seen")
     list_filter = ("last_seen", "created")
     list_select_related = ("user",)
-    date_hierarchy = "last_seen"
     # No session key: nobody takes over a session from this page.
     fields = ("user", "summary", "user_agent", "ip", "created", "last_seen", "session")
     readonly_fields = fields

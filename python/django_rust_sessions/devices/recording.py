@@ -59,7 +59,7 @@ class Note:
     """Goes with a request, from the middleware to the signals."""
 
     def __init__(self, ip: str | None) -> None:
-        self.ip = ip
+        self.ip = valid_ip(ip)
         self.logged_in = False
 
 
@@ -166,10 +166,13 @@ def forget(key: str) -> None:
 
 
 def get_ip(request: Any) -> str | None:
-    """REMOTE_ADDR, if it is an address: behind a UNIX socket it is not."""
-    text = str(request.META.get("REMOTE_ADDR") or "").partition("%")[0]
+    return valid_ip(request.META.get("REMOTE_ADDR"))
+
+
+def valid_ip(text: Any) -> str | None:
+    """What databases take: behind a UNIX socket the address is "", and headers say anything."""
     try:
-        return str(ipaddress.ip_address(text))
+        return str(ipaddress.ip_address(str(text or "").strip().partition("%")[0]))
     except ValueError:
         return None
 
