@@ -61,6 +61,7 @@ class Note:
     def __init__(self, ip: str | None) -> None:
         self.ip = valid_ip(ip)
         self.logged_in = False
+        self.forgotten: str | None = None  # the key whose row went at the logout
 
 
 class Visit(NamedTuple):
@@ -96,9 +97,11 @@ def look(request: Any, ip: str | None) -> Visit | None:
     key, user_id = stored_key(session), _user_id(data)
     cookie = request.COOKIES.get(settings.SESSION_COOKIE_NAME) or ""
     changed = cookie != key and session.modified and 0 < len(cookie) <= MAX_KEY
-    if user_id is None or key is None:
-        return Visit(None, cookie, None, False, None, "") if changed else None
     note = getattr(request, "_device_note", None)
+    if user_id is None or key is None:
+        if not changed or (note is not None and note.forgotten == cookie):
+            return None
+        return Visit(None, cookie, None, False, None, "")
     logged_in = note is not None and note.logged_in
     due = memory.is_due((key, str(user_id)))
     if not (due or changed or logged_in):
@@ -195,6 +198,8 @@ def _on_logout(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
         return
     try:
         forget(key)
+        if note := getattr(request, "_device_note", None):
+            note.forgotten = key
     except Error as error:
         logger.error("The device of a session was not removed: %s", type(error).__name__)
 
