@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,15 @@ from databases import settings_of
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 FOLDER = Path(__file__).parents[1] / "devices"
+
+
+# What `make test` runs with the older and newer Django releases.
+QUICK = os.environ.get("HYPOTHESIS_PROFILE") == "quick"
+
+
+def needs(package):
+    """Only .venv has it, and not the environments of the Django matrix."""
+    return pytest.mark.skipif(not find_spec(package), reason=f"{package} is not installed")
 
 
 def run(cases, request, kind, cache, tmp_path, warnings="error", **environment):
@@ -37,7 +47,7 @@ def run(cases, request, kind, cache, tmp_path, warnings="error", **environment):
     assert " skipped" not in result.stdout, result.stdout
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mariadb"])
+@pytest.mark.parametrize("kind", ["sqlite"] if QUICK else ["sqlite", "postgresql", "mariadb"])
 def test_devices(kind, request, redis_server, memcached_server, tmp_path):
     cache = {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
@@ -52,8 +62,19 @@ def test_devices(kind, request, redis_server, memcached_server, tmp_path):
     run("cases.py", request, kind, cache, tmp_path)
 
 
+@needs("uvicorn")
+def test_many_requests_at_once(request, redis_server, tmp_path):
+    cache = {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": redis_server["url"],
+        "KEY_PREFIX": "at once",
+    }
+    # The server's threads keep their connections until the process ends.
+    run("server_cases.py", request, "postgresql", cache, tmp_path, warnings="default")
+
+
+@needs("playwright")
 def test_the_page_in_a_browser(request, tmp_path):
-    pytest.importorskip("playwright", reason="playwright is not installed")
     if not any(map(shutil.which, CHROMIUM_NAMES)):
         pytest.skip("Chromium is not installed")
     cache = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
