@@ -90,9 +90,9 @@ def look(request: Any, ip: str | None) -> Visit | None:
     from .models import MAX_AGENT, MAX_KEY
 
     session: Any = getattr(request, "session", None)
-    # Not loaded, not used: then neither do we.
+    # Not loaded is not used: then we do nothing either.
     data = getattr(session, "_session_cache", None)
-    if data is None or not session.accessed or isinstance(session, SignedCookies):
+    if data is None or isinstance(session, SignedCookies):
         return None
     key, user_id = stored_key(session), _user_id(data)
     cookie = request.COOKIES.get(settings.SESSION_COOKIE_NAME) or ""
