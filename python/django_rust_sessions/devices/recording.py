@@ -1,0 +1,209 @@
+"""Keeps the rows: what a request tells of its session, and when that is worth a write."""
+
+import ipaddress
+import logging
+import threading
+import time
+from collections import OrderedDict
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from django.conf import settings
+from django.contrib.auth import SESSION_KEY, get_user_model
+from django.contrib.auth.signals import user_logged_in, user_logged_out
+from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.backends.signed_cookies import SessionStore as SignedCookies
+from django.core.exceptions import ValidationError
+from django.db import Error, IntegrityError, router, transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from . import agents
+
+logger = logging.getLogger("django_rust_sessions")
+
+INTERVAL = 60  # seconds
+REMEMBERED = 10_000  # sessions; about 2 MB a process
+
+
+class Memory:
+    """When this process last wrote a session's row. What it forgets is asked of the database."""
+
+    def __init__(self, size: int = REMEMBERED) -> None:
+        self._size = size
+        self._times: OrderedDict[Any, float] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def is_due(self, item: Any) -> bool:
+        """True once in INTERVAL seconds; whoever is told so writes."""
+        now = time.monotonic()
+        with self._lock:
+            last = self._times.get(item)
+            if last is not None and now - last < INTERVAL:
+                return False
+            self._times[item] = now
+            self._times.move_to_end(item)
+            if len(self._times) > self._size:
+                self._times.popitem(last=False)
+        return True
+
+    def forget(self, item: Any) -> None:
+        with self._lock:
+            self._times.pop(item, None)
+
+
+memory = Memory()
+
+
+class Note:
+    """Goes with a request, from the middleware to the signals."""
+
+    def __init__(self, ip: str | None) -> None:
+        self.ip = valid_ip(ip)
+        self.logged_in = False
+        self.forgotten: str | None = None  # the key whose row went at the logout
+
+
+class Visit(NamedTuple):
+    """What a request said."""
+
+    user_id: Any  # None: nobody is logged in any more
+    key: str
+    old_key: str | None  # of the row that becomes this one
+    logged_in: bool
+    ip: str | None
+    user_agent: str
+
+
+def stored_key(session: Any) -> str | None:
+    """What the row keeps to find the session again, if that is on a server."""
+    from .models import MAX_KEY
+
+    if not isinstance(session, SessionBase) or isinstance(session, SignedCookies):
+        return None
+    key: str | None = session.session_key
+    return key if key and len(key) <= MAX_KEY else None
+
+
+def look(request: Any, ip: str | None) -> Visit | None:
+    """What is to be written after this request; asks no store and no database."""
+    from .models import MAX_AGENT, MAX_KEY
+
+    session: Any = getattr(request, "session", None)
+    # Not loaded is not used: then we do nothing either.
+    data = getattr(session, "_session_cache", None)
+    if data is None or isinstance(session, SignedCookies):
+        return None
+    key, user_id = stored_key(session), _user_id(data)
+    cookie = request.COOKIES.get(settings.SESSION_COOKIE_NAME) or ""
+    changed = cookie != key and session.modified and 0 < len(cookie) <= MAX_KEY
+    note = getattr(request, "_device_note", None)
+    if user_id is None or key is None:
+        if not changed or (note is not None and note.forgotten == cookie):
+            return None
+        return Visit(None, cookie, None, False, None, "")
+    logged_in = note is not None and note.logged_in
+    due = memory.is_due((key, str(user_id)))
+    if not (due or changed or logged_in):
+        return None
+    agent = agents.clean(request.META.get("HTTP_USER_AGENT", ""), MAX_AGENT)
+    return Visit(user_id, key, cookie if changed else None, logged_in, ip, agent)
+
+
+def _user_id(data: Any) -> Any:
+    if SESSION_KEY not in data:
+        return None
+    try:
+        return get_user_model()._meta.pk.to_python(data[SESSION_KEY])
+    except ValidationError:
+        return None
+
+
+def record(visit: Visit) -> None:
+    """A failure costs the row, and not the response."""
+    try:
+        _record(visit)
+    except IntegrityError:
+        pass  # another request was first, or the user is gone
+    except Error as error:
+        # Not the message: databases quote values in theirs, and the key is one.
+        logger.error("The device of a session was not recorded: %s", type(error).__name__)
+
+
+def _record(visit: Visit) -> None:
+    from .models import Device
+
+    if visit.user_id is None:
+        forget(visit.key)
+        return
+    now = timezone.now()
+    seen = {"last_seen": now, "ip": visit.ip, "user_agent": visit.user_agent}
+    row = Device.objects.filter(session_key=visit.key)
+    if visit.old_key is not None:
+        old = Device.objects.filter(session_key=visit.old_key)
+        if visit.logged_in:
+            old.delete()
+        elif old.filter(user_id=visit.user_id).update(session_key=visit.key, **seen):
+            return
+    due = Q(last_seen__lt=now - timedelta(seconds=INTERVAL)) | ~Q(user_id=visit.user_id)
+    if row.filter(due).update(user_id=visit.user_id, **seen) or row.exists():
+        return
+    # With a savepoint: a site's transaction goes on if another request was first.
+    with transaction.atomic(using=router.db_for_write(Device)):
+        Device.objects.create(user_id=visit.user_id, session_key=visit.key, created=now, **seen)
+
+
+def record_now(request: Any) -> None:
+    """Before the response, for who wants to show the row."""
+    note = getattr(request, "_device_note", None)
+    key, user_id = stored_key(request.session), _user_id(request.session)
+    memory.forget((key, str(user_id)))
+    if visit := look(request, note.ip if note else get_ip(request)):
+        record(visit)
+
+
+def forget(key: str) -> None:
+    from .models import Device
+
+    Device.objects.filter(session_key=key).delete()
+
+
+def get_ip(request: Any) -> str | None:
+    return valid_ip(request.META.get("REMOTE_ADDR"))
+
+
+def valid_ip(text: Any) -> str | None:
+    """What databases take: behind a UNIX socket the address is "", and headers say anything."""
+    try:
+        return str(ipaddress.ip_address(str(text or "").strip().partition("%")[0]))
+    except ValueError:
+        return None
+
+
+# Django sends these in a thread when the login is async: here the database may be waited for.
+
+
+def _on_login(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
+    note = getattr(request, "_device_note", None)
+    if note is not None:
+        # The middleware writes when the session is saved: it may have no key yet.
+        note.logged_in = True
+    elif request is not None and (visit := look(request, get_ip(request))):
+        record(visit._replace(logged_in=True))
+
+
+def _on_logout(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
+    key = stored_key(getattr(request, "session", None))
+    if user is None or key is None:
+        return
+    try:
+        forget(key)
+        if note := getattr(request, "_device_note", None):
+            note.forgotten = key
+    except Error as error:
+        logger.error("The device of a session was not removed: %s", type(error).__name__)
+
+
+def connect() -> None:
+    user_logged_in.connect(_on_login, dispatch_uid="django_rust_sessions.devices")
+    user_logged_out.connect(_on_logout, dispatch_uid="django_rust_sessions.devices")
