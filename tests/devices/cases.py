@@ -9,6 +9,7 @@ from io import StringIO
 import django
 import pytest
 from asgiref.sync import async_to_sync
+from conftest import ENGINES
 from django.conf import settings as site
 from django.contrib.auth.models import Permission, User
 from django.contrib.sessions.backends.base import UpdateError
@@ -18,6 +19,7 @@ from django.db import connection
 from django.test import AsyncClient, Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from django_rust_sessions.backends.keys import is_stored_name
 from django_rust_sessions.devices import api, recording
 from django_rust_sessions.devices.admin import MASK, mask
 from django_rust_sessions.devices.agents import clean, summarise
@@ -440,3 +442,51 @@ def test_the_checks(settings):
     settings.MIDDLEWARE = [ours, sessions, *rest]
     settings.SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
     assert ids() == ["session_devices.W002"]
+
+
+# -------------------------------------------------------------------------------------- hashed keys
+
+
+@pytest.mark.parametrize("engine", [each for each in ENGINES if "rust" in each], indirect=True)
+def test_with_hash_keys_the_table_has_the_names_in_the_store(engine, mode, ada, settings):
+    before = Browser(mode).enter()
+    key = before.key
+    assert Device.objects.get().session_key == key
+    settings.RUST_SESSIONS = {"HASH_KEYS": "sha256"}
+    # It is still under its key, until it is saved: so the row must say, or could not end it.
+    age(minutes=2)
+    assert before.whoami() == "ada"
+    assert Device.objects.get().session_key == key
+    before.get("/put/?tea=2")
+    assert is_stored_name(Device.objects.get().session_key)
+    other = Browser(mode).enter()
+    rows = Device.objects.values_list("session_key", flat=True)
+    assert len(set(rows)) == 2
+    assert all(is_stored_name(name) for name in rows)
+    assert {key, other.key}.isdisjoint(rows)
+    assert len(api.user_sessions(ada)) == 2
+    # With the name in the store as the cookie nobody gets in.
+    thief = Browser(mode)
+    thief.client.cookies[site.SESSION_COOKIE_NAME] = rows[0]
+    assert thief.whoami() == "AnonymousUser"
+    # A new password moves the row, a logout removes it, and each can be ended.
+    other.get("new-password/")
+    ada.refresh_from_db()
+    [row] = api.user_sessions(ada)
+    assert is_stored_name(row.session_key)
+    other.get("leave/")
+    assert api.user_sessions(ada) == []
+    ada.set_password("tea")
+    ada.save()
+    third = Browser(mode).enter()
+    [row] = api.user_sessions(ada)
+    api.end_session(row)
+    assert third.whoami() == "AnonymousUser"
+    # And the way back.
+    fourth = Browser(mode).enter()
+    settings.RUST_SESSIONS = {"HASH_KEYS": "plain"}
+    fourth.get("/put/?tea=3")
+    [row] = api.user_sessions(ada)
+    assert row.session_key == fourth.key
+    api.end_session(row)
+    assert fourth.whoami() == "AnonymousUser"

@@ -35,6 +35,9 @@ class HashedKeysMixin:
     stored_name_prefix = "sha256$"
     # On a twin, and what from_stored_name() makes: the key is the name in the store.
     _has_stored_name = False
+    # Under which name it was found or saved, and whether that save gave it another.
+    _found_as: str | None = None
+    has_moved = False
 
     # SessionBase's and the engines', which django-stubs does not know.
     _session_key: Any
@@ -61,7 +64,10 @@ class HashedKeysMixin:
     def stored_name(self) -> str | None:
         """What the store knows this session by."""
         key = self.session_key
-        return None if key is None else self.stored_names(key)[0]
+        if key is None:
+            return None
+        names = self.stored_names(key)
+        return self._found_as if self._found_as in names else names[0]
 
     def _validate_session_key(self, key: Any) -> Any:
         # In each mode, for a store may hold such names from another time: who read them there must
@@ -79,6 +85,7 @@ class HashedKeysMixin:
             twin = self._twin(name)
             data: dict[str, Any] = super(HashedKeysMixin, twin).load()  # type: ignore[misc]
             if self._take_from(twin, name):
+                self._found_as = name
                 return data
         self._session_key = None
         return {}
@@ -109,12 +116,14 @@ class HashedKeysMixin:
             if must_create or not self._move(former, current):
                 raise
             self._save_as(current, must_create)
+            self.has_moved = True
         return None
 
     def _save_as(self, name: str, must_create: bool) -> None:
         twin = self._twin(name)
         super(HashedKeysMixin, twin).save(must_create)  # type: ignore[misc]
         self._take_from(twin, name)
+        self._found_as = name
 
     def delete(self, session_key: Any = None) -> None:
         names = self._names(self.session_key if session_key is None else session_key)
@@ -135,6 +144,7 @@ class HashedKeysMixin:
                 twin = self._twin(name)
                 data: dict[str, Any] = await super(HashedKeysMixin, twin).aload()  # type: ignore[misc]
                 if self._take_from(twin, name):
+                    self._found_as = name
                     return data
             self._session_key = None
             return {}
@@ -166,6 +176,7 @@ class HashedKeysMixin:
                 if must_create or not await self._amoved(former, current):
                     raise
                 await self._asave_as(current, must_create)
+                self.has_moved = True
             return None
 
         async def _amoved(self, old: str, new: str) -> bool:
@@ -177,6 +188,7 @@ class HashedKeysMixin:
             twin = self._twin(name)
             await super(HashedKeysMixin, twin).asave(must_create)  # type: ignore[misc]
             self._take_from(twin, name)
+            self._found_as = name
 
         async def adelete(self, session_key: Any = None) -> None:
             names = self._names(self.session_key if session_key is None else session_key)

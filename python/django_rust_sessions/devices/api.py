@@ -11,6 +11,7 @@ from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
+from ..backends.keys import HashedKeysMixin, is_stored_name
 from . import recording
 from .models import Device
 
@@ -80,7 +81,10 @@ aclear_stale = sync_to_async(clear_stale)
 
 
 def _store(key: str) -> Any:
-    return import_module(settings.SESSION_ENGINE).SessionStore(key)
+    engine: Any = import_module(settings.SESSION_ENGINE).SessionStore
+    if is_stored_name(key) and issubclass(engine, HashedKeysMixin):
+        return engine.from_stored_name(key)
+    return engine(key)
 
 
 def _belongs_to(data: dict[str, Any], user: Any) -> bool:

@@ -69,7 +69,8 @@ class Visit(NamedTuple):
 
     user_id: Any  # None: nobody is logged in any more
     key: str
-    old_key: str | None  # of the row that becomes this one
+    former: tuple[str, ...]  # other names of the same session, with HASH_KEYS
+    old_keys: tuple[str, ...]  # of the row that becomes this one
     logged_in: bool
     ip: str | None
     user_agent: str
@@ -81,8 +82,14 @@ def stored_key(session: Any) -> str | None:
 
     if not isinstance(session, SessionBase) or isinstance(session, SignedCookies):
         return None
-    key: str | None = session.session_key
+    # With HASH_KEYS, by the name in the store: a reader of this table must not learn more.
+    key: str | None = getattr(session, "stored_name", session.session_key)
     return key if key and len(key) <= MAX_KEY else None
+
+
+def _names(session: Any, key: str) -> tuple[str, ...]:
+    """All names that a row may have for the session with that key."""
+    return session.stored_names(key) if hasattr(session, "stored_names") else (key,)
 
 
 def look(request: Any, ip: str | None) -> Visit | None:
@@ -96,18 +103,21 @@ def look(request: Any, ip: str | None) -> Visit | None:
         return None
     key, user_id = stored_key(session), _user_id(data)
     cookie = request.COOKIES.get(settings.SESSION_COOKIE_NAME) or ""
-    changed = cookie != key and session.modified and 0 < len(cookie) <= MAX_KEY
+    is_other = cookie != session.session_key and 0 < len(cookie) <= MAX_KEY
+    changed = is_other and session.modified
     note = getattr(request, "_device_note", None)
     if user_id is None or key is None:
         if not changed or (note is not None and note.forgotten == cookie):
             return None
-        return Visit(None, cookie, None, False, None, "")
+        return Visit(None, cookie, (), _names(session, cookie), False, None, "")
     logged_in = note is not None and note.logged_in
     due = memory.is_due((key, str(user_id)))
-    if not (due or changed or logged_in):
+    if not (due or changed or logged_in or getattr(session, "has_moved", False)):
         return None
     agent = agents.clean(request.META.get("HTTP_USER_AGENT", ""), MAX_AGENT)
-    return Visit(user_id, key, cookie if changed else None, logged_in, ip, agent)
+    former = tuple(name for name in _names(session, session.session_key) if name != key)
+    old_keys = _names(session, cookie) if changed else ()
+    return Visit(user_id, key, former, old_keys, logged_in, ip, agent)
 
 
 def _user_id(data: Any) -> Any:
@@ -134,13 +144,15 @@ def _record(visit: Visit) -> None:
     from .models import Device
 
     if visit.user_id is None:
-        forget(visit.key)
+        forget(*visit.old_keys)
         return
+    if visit.former:
+        _rename(visit.former, visit.key)
     now = timezone.now()
     seen = {"last_seen": now, "ip": visit.ip, "user_agent": visit.user_agent}
     row = Device.objects.filter(session_key=visit.key)
-    if visit.old_key is not None:
-        old = Device.objects.filter(session_key=visit.old_key)
+    if visit.old_keys:
+        old = Device.objects.filter(session_key__in=visit.old_keys)
         if visit.logged_in:
             old.delete()
         elif old.filter(user_id=visit.user_id).update(session_key=visit.key, **seen):
@@ -162,10 +174,22 @@ def record_now(request: Any) -> None:
         record(visit)
 
 
-def forget(key: str) -> None:
+def _rename(former: tuple[str, ...], key: str) -> None:
+    """The store has another name for the session: so has its row."""
     from .models import Device
 
-    Device.objects.filter(session_key=key).delete()
+    rows = Device.objects.filter(session_key__in=former)
+    try:
+        with transaction.atomic(using=router.db_for_write(Device)):
+            rows.update(session_key=key)
+    except IntegrityError:
+        rows.delete()  # the other row is there already
+
+
+def forget(*keys: str) -> None:
+    from .models import Device
+
+    Device.objects.filter(session_key__in=keys).delete()
 
 
 def get_ip(request: Any) -> str | None:
@@ -193,13 +217,13 @@ def _on_login(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
 
 
 def _on_logout(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
-    key = stored_key(getattr(request, "session", None))
-    if user is None or key is None:
+    session: Any = getattr(request, "session", None)
+    if user is None or stored_key(session) is None:
         return
     try:
-        forget(key)
+        forget(*_names(session, session.session_key))
         if note := getattr(request, "_device_note", None):
-            note.forgotten = key
+            note.forgotten = session.session_key
     except Error as error:
         logger.error("The device of a session was not removed: %s", type(error).__name__)
 
