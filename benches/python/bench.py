@@ -62,6 +62,7 @@ def parts(folder: Path):
         "cached_db": stores.cached_db_rows,
         "postgres": stores.postgres_rows,
         "durable": stores.durable_rows,
+        "cleanup": stores.cleanup_rows,
         "sqlite": lambda rounds: stores.sqlite_rows(rounds, folder),
         "file": lambda rounds: stores.file_rows(rounds, files),
         "wsgi": requests_.wsgi_rows,

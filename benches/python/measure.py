@@ -121,3 +121,9 @@ def beside(ours: list[float], other: Contender) -> Comparison:
         found.wanted = f"{more:+.1f} us, at most {other.beyond:g}"
         found.met = more <= other.beyond
     return found
+
+
+def single(title, unit, value, name, other, ratio, wanted, met):
+    """A row of what is not measured in turns."""
+    one = [Spread(number, number, number) for number in (value, other, ratio)]
+    return Row(title, unit, one[0], [Comparison(name, one[1], one[2], wanted, met)])

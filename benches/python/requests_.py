@@ -14,7 +14,7 @@ import servers
 import site_ as site
 from django.test import override_settings
 from django_rust_sessions.backends.cache import SessionStore as RustCache
-from measure import Comparison, Contender, Row, Spread, compare
+from measure import Comparison, Contender, Row, Spread, compare, single
 from stores import alias, new_session, redis_and_memcached, server
 
 HERE = Path(__file__).parent
@@ -155,11 +155,6 @@ def memory_rows(_rounds):
         "at most 0.5",
         late - early <= 0.5,
     )
-
-
-def single(title, unit, value, name, other, ratio, wanted, met):
-    one = [Spread(number, number, number) for number in (value, other, ratio)]
-    return Row(title, unit, one[0], [Comparison(name, one[1], one[2], wanted, met)])
 
 
 IMPORTS = """

@@ -17,6 +17,7 @@ from django.contrib.sessions.backends.cached_db import SessionStore as DjangoCac
 from django.contrib.sessions.backends.db import SessionStore as DjangoDb
 from django.contrib.sessions.backends.file import SessionStore as DjangoFile
 from django.core.cache import caches as django_caches
+from django.db import connection
 from django.test import override_settings
 from django.utils import timezone
 from django_rust_sessions import caches
@@ -25,7 +26,7 @@ from django_rust_sessions.backends.cached_db import SessionStore as RustCachedDb
 from django_rust_sessions.backends.db import SessionStore as RustDb
 from django_rust_sessions.backends.file import SessionStore as RustFile
 from django_rust_sessions.conf import option
-from measure import Contender, compare
+from measure import Contender, compare, single
 from payloads import PAYLOADS
 
 AT_ONCE = 1000
@@ -345,6 +346,46 @@ def postgres_rows(rounds):
             rounds,
             within=1.25,
         )
+
+
+EXPIRED_ROWS = 1_000_000
+
+
+def cleanup_rows(_rounds):
+    """How long one statement of clear_expired() holds the locks of the rows that it deletes."""
+    with server("postgres") as where, databases.database("default", postgres_settings(where)):
+        longest = {engine: longest_statement(engine) for engine in (RustDb, DjangoDb)}
+        ours, theirs = longest[RustDb], longest[DjangoDb]
+        yield single(
+            f"PostgreSQL: clear_expired of {EXPIRED_ROWS:,}, longest statement",
+            *("ms", ours, "Django", theirs, theirs / ours, "at most 100 ms", ours <= 100),
+        )
+
+
+def longest_statement(engine):
+    """In milliseconds, of all that its clear_expired() sends."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO django_session SELECT md5(n::text), repeat('x', 200),"
+            " now() - interval '1 day' FROM generate_series(1, %s) n",
+            (EXPIRED_ROWS,),
+        )
+        cursor.execute("ANALYZE django_session")
+    times = []
+
+    def watch(execute, *args):
+        start = time.perf_counter()
+        try:
+            return execute(*args)
+        finally:
+            times.append(time.perf_counter() - start)
+
+    with connection.execute_wrapper(watch):
+        engine.clear_expired()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM django_session WHERE expire_date < now()")
+        assert cursor.fetchone() == (0,)
+    return max(times) * 1000
 
 
 def durable_rows(rounds):
