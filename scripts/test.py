@@ -192,7 +192,10 @@ WORKERS = ("-n", "4", "--dist", "worksteal")
 
 
 # Long ones in which the release of Django has little part.
-SEEN_ONCE = ("test_content.py", "test_faults.py", "test_resp.py", "test_servers.py")
+SEEN_ONCE = (
+    *("test_content.py", "test_faults.py", "test_local_cache.py", "test_resp.py"),
+    "test_servers.py",
+)
 # .venv has the newest Django too: only the wheel, which is one for all Pythons, is another.
 OF_THE_WHEEL = ("test_package.py", "test_codec.py", "test_vectors.py", "test_db.py", "test_file.py")
 

@@ -32,7 +32,8 @@ def bars(found: dict):
         others = [
             one for one in others if not one["name"].startswith(("floor", "flat")) and one["name"]
         ]
-        if not others or row["unit"] == "MB":
+        # Of time that a call takes, not of sizes and of what is held meanwhile.
+        if not others or row["unit"] in ("MB", "ms"):
             continue
         django, *rest = (one["ratio"]["median"] for one in others)
         yield row["title"], django, min(rest, default=None)
@@ -81,7 +82,12 @@ def draw(found: dict, folder: Path) -> None:
             spine.set_visible(False)
         axes.set_xlabel("times as long as this package takes (logarithmic)", color=look["ink"])
         legend = axes.legend(
-            loc="lower right", facecolor=look["ground"], edgecolor=look["quiet"], fontsize=9
+            loc="lower center",
+            bbox_to_anchor=(0.5, 1),
+            ncols=2,
+            facecolor=look["ground"],
+            edgecolor=look["quiet"],
+            fontsize=9,
         )
         for text in legend.get_texts():
             text.set_color(look["ink"])
