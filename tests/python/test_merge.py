@@ -233,8 +233,8 @@ def run(site, *args):
 @pytest.mark.parametrize("options", [{"MERGE": True}], ids=["plain"], indirect=False)
 def test_no_increment_is_lost(site, options, capsys):
     """Each process counts in a key of its own. Beside it, Django's engine does the same."""
-    lost, name = {}, site["SESSION_ENGINE"]
-    for name in (name, name.replace("django_rust_sessions", "django.contrib.sessions")):
+    lost, ours = {}, site["SESSION_ENGINE"]
+    for name in (ours, ours.replace("django_rust_sessions", "django.contrib.sessions")):
         theirs = {**site, "SESSION_ENGINE": name}
         key = make(theirs, made=1)
         workers = [start(theirs, key, f"count{n}", INCREMENTS) for n in range(PROCESSES)]
