@@ -24,7 +24,6 @@ from django.utils.module_loading import import_string
 from . import caches
 from .backends import cache, cached_db, db, file, signed_cookies
 from .backends.keys import HashedKeysMixin
-from .backends.merge import MergeMixin
 from .codec import CodecMixin
 from .conf import DEFAULTS, option
 from .middleware import SessionMiddleware
@@ -41,7 +40,6 @@ def register_all() -> None:
         check_engine,
         check_options,
         check_hashed_keys,
-        check_merge,
         check_cache,
         check_serializer,
         check_middleware,
@@ -113,27 +111,6 @@ def check_hashed_keys(**kwargs: Any) -> list[CheckMessage]:
             id=f"{NAME}.W010",
         )
     ]
-
-
-def check_merge(**kwargs: Any) -> list[CheckMessage]:
-    """MERGE where no store can replace exactly what was loaded."""
-    engine = _our_engine()
-    if engine is None or _wrong_option("MERGE") or not option("MERGE") or _lacks_cache(engine):
-        return []
-    with contextlib.suppress(Exception):  # which check_engine says
-        store: Any = engine
-        if issubclass(engine, MergeMixin) and store("a" * 32)._can_merge():
-            return []
-        return [
-            Warning(
-                "RUST_SESSIONS['MERGE'] is on, and does nothing here: SESSION_ENGINE "
-                f"{settings.SESSION_ENGINE!r} cannot replace exactly what it has loaded.",
-                hint="It can with 'db' and 'cached_db' where all is done natively, with 'cache' on "
-                "Redis, and with 'file'. 'I002' says what is not.",
-                id=f"{NAME}.W011",
-            )
-        ]
-    return []
 
 
 def check_cache(**kwargs: Any) -> list[CheckMessage]:

@@ -16,10 +16,8 @@ from django.core.cache import caches
 
 from .. import caches as session_caches
 from ..codec import CodecMixin
-from ..conf import option
 from .db import HAS_ASYNC, get_random_key
 from .keys import HashedKeysMixin, move_in_cache
-from .merge import Conflict, MergeMixin
 
 logger = logging.getLogger("django.contrib.sessions")
 
@@ -62,9 +60,6 @@ class CacheMixin:
 class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
     """The cache engine."""
 
-    # What the store gave, for MergeMixin.
-    _loaded_raw: Any = None
-
     # Django's, which django-stubs does not know.
     _session_key: Any
     _get_session: Any
@@ -75,11 +70,7 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
         if self._native is None:
             return super().load()
         try:
-            if option("MERGE"):
-                self._loaded_raw = self._native.get_raw(self.cache_key)
-                data = self._native.read(self._loaded_raw)
-            else:
-                data = self._native.get(self.cache_key)
+            data = self._native.get(self.cache_key)
         except Exception:
             log_failed_read()
             data = None
@@ -136,11 +127,7 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
             if self._native is None:
                 return await super().aload()
             try:
-                if option("MERGE"):
-                    self._loaded_raw = await self._native.aget_raw(await self.acache_key())
-                    data = self._native.read(self._loaded_raw)
-                else:
-                    data = await self._native.aget(await self.acache_key())
+                data = await self._native.aget(await self.acache_key())
             except Exception:
                 log_failed_read()
                 data = None
@@ -204,38 +191,6 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
             await self._native.arename(self.cache_key_prefix + old, self.cache_key_prefix + new)
         )
 
-    def _can_merge(self) -> bool:
-        return self._native is not None
-
-    def _swap(self) -> None:
-        cache: Any = self._native
-        key, data, age = self.cache_key, self._get_session(), self.get_expiry_age()
-        if self._loaded_raw is None:
-            self._take_answer(cache.get_raw(key))
-        else:
-            self._take_answer(cache.swap(key, data, age, self._loaded_raw))
-
-    async def _aswap(self) -> None:
-        cache: Any = self._native
-        key, data = await self.acache_key(), await self._aget_session()
-        if self._loaded_raw is None:
-            self._take_answer(await cache.aget_raw(key))
-        else:
-            age = await self.aget_expiry_age()
-            self._take_answer(await cache.aswap(key, data, age, self._loaded_raw))
-
-    def _take_answer(self, answer: Any) -> None:
-        if answer is None:
-            raise UpdateError
-        if answer is True:
-            self._loaded_raw = None  # not known: a second save reads first
-        else:
-            raise Conflict(answer)
-
-    def _read_stored(self, raw: Any) -> dict[str, Any]:
-        data: dict[str, Any] = self._native.read(raw)  # type: ignore[union-attr]
-        return data
-
     def _is_loaded(self) -> bool:
         # If it is not, then Django asks whether it exists before it loads it for the save.
         return hasattr(self, "_session_cache")
@@ -251,7 +206,7 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
         return {}
 
 
-class SessionStore(HashedKeysMixin, MergeMixin, CacheSessionStore):
+class SessionStore(HashedKeysMixin, CacheSessionStore):
     """Cache-based session store."""
 
 

@@ -9,11 +9,9 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.contrib.sessions.backends.cached_db import SessionStore as DjangoSessionStore
 
-from ..conf import option
 from .cache import CacheMixin, log_failed_read
 from .db import HAS_ASYNC, LOAD, DatabaseSessionStore, Found, define_hooks
 from .keys import HashedKeysMixin
-from .merge import MergeMixin
 
 logger = logging.getLogger("django.contrib.sessions")
 
@@ -28,9 +26,6 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
     _aget_session_from_db: Any
 
     def load(self) -> dict[str, Any]:
-        if option("MERGE") and self._can_merge():
-            # A cached copy may be older than what this very user has just saved.
-            return super().load()
         cache = self._native or self._cache
         try:
             data, fill = cache.get(self.cache_key), cache.add
@@ -73,8 +68,6 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
     if HAS_ASYNC:
 
         async def aload(self) -> dict[str, Any]:
-            if option("MERGE") and self._can_merge():
-                return await super().aload()
             cache = self._native or self._cache
             try:
                 data, fill = await cache.aget(await self.acache_key()), cache.aadd
@@ -129,14 +122,6 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
             self._log_failed_write()
         return moved
 
-    def _swap(self) -> None:
-        super()._swap()
-        try:
-            # Not filled here: of two requests the first in the table may be the last in the cache.
-            (self._native or self._cache).delete(self.cache_key)
-        except Exception:
-            self._log_failed_write()
-
     def _find_in_db(self) -> Found | None:
         using = self._get_read_alias(LOAD, self.session_key)
         if using is not None:
@@ -151,7 +136,7 @@ def _to_found(row: Any) -> Found | None:
     return Found(row.session_data, lambda: row.expire_date) if row else None
 
 
-class SessionStore(HashedKeysMixin, MergeMixin, CachedDatabaseSessionStore):
+class SessionStore(HashedKeysMixin, CachedDatabaseSessionStore):
     """Cached, database-backed session store."""
 
 

@@ -41,7 +41,6 @@ from .._native import random_session_key
 from ..codec import CodecMixin
 from ..conf import option
 from .keys import HashedKeysMixin
-from .merge import Conflict, MergeMixin
 
 VENDORS = {"postgresql", "mysql", "sqlite"}
 HAS_ASYNC = hasattr(DjangoSessionStore, "aload")  # since Django 5.1
@@ -227,23 +226,6 @@ class Statements:
         )
         return self._write(sql, (data, expire_date, key)) > 0
 
-    def replace(self, row: Row, stored: str) -> bool:
-        """False unless exactly that is stored, and in its place now the row."""
-        key, data, expire_date = self._adapt(row)
-        sql = (
-            f"UPDATE {self.table} SET {self.data} = %s, {self.expire_date} = %s"
-            f" WHERE {self.key} = %s AND {self.data} = %s"
-        )
-        return self._write(sql, (data, expire_date, key, stored)) > 0
-
-    def select_stored(self, key: str) -> str | None:
-        """What is stored, be it over or not."""
-        sql = f"SELECT {self.data} FROM {self.table} WHERE {self.key} = %s"
-        if self.connection.in_atomic_block and self.connection.vendor != "sqlite":
-            sql += " FOR UPDATE"  # a transaction may see what was there when it began
-        row = self._fetch(sql, (key,))
-        return None if row is None else str(row[0])
-
     def delete(self, key: str) -> None:
         # Django makes no savepoint for this one.
         with transaction.mark_for_rollback_on_error(using=self.connection.alias):
@@ -283,9 +265,6 @@ class Statements:
 
 class DatabaseSessionStore(CodecMixin, DjangoSessionStore):
     """The db engine, and the part of the cached_db engine that keeps sessions in the database."""
-
-    # What the store gave, for MergeMixin.
-    _loaded_raw: Any = None
 
     # Django's, which django-stubs does not know.
     _session_key: Any
@@ -447,8 +426,6 @@ class DatabaseSessionStore(CodecMixin, DjangoSessionStore):
             logger.warning(str(error))
         if found is None:
             self._session_key = None
-        else:
-            self._loaded_raw = found.data
         return found
 
     def _write(self, using: str, row: Row, must_create: bool) -> None:
@@ -468,38 +445,9 @@ class DatabaseSessionStore(CodecMixin, DjangoSessionStore):
             raise
         if not done:
             raise CreateError if must_create else UpdateError
-        self._loaded_raw = row.session_data
-
-    def _can_merge(self) -> bool:
-        return step_aside(self, SAVE, self.session_key) is None
-
-    def _swap(self) -> None:
-        data = self._get_session()
-        key: Any = self.session_key
-        row = Row(key, self.encode(data), self.get_expiry_date())
-        using = self._get_write_alias(row)
-        if using is None:
-            return DjangoSessionStore.save(self)
-        statements = Statements(self.model, using)
-        try:
-            if self._loaded_raw is not None and statements.replace(row, self._loaded_raw):
-                self._loaded_raw = row.session_data
-                return None
-            stored = statements.select_stored(row.session_key)
-        except DatabaseError as error:
-            raise UpdateError from error
-        if stored is None:
-            raise UpdateError
-        raise Conflict(stored)
-
-    async def _aswap(self) -> None:
-        await sync_to_async(self._swap)()
-
-    def _read_stored(self, raw: Any) -> dict[str, Any]:
-        return self.decode(raw)
 
 
-class SessionStore(HashedKeysMixin, MergeMixin, DatabaseSessionStore):
+class SessionStore(HashedKeysMixin, DatabaseSessionStore):
     """Database session store. Custom session models subclass it as they would Django's."""
 
 

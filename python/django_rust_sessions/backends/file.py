@@ -9,8 +9,7 @@ import contextlib
 import datetime
 import logging
 import os
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, UpdateError
@@ -30,12 +29,6 @@ from .._native import (
 from ..conf import option
 from .db import HAS_ASYNC, get_random_key
 from .keys import HashedKeysMixin
-from .merge import Conflict, MergeMixin
-
-try:
-    import fcntl
-except ImportError:  # on Windows
-    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger("django.contrib.sessions")
 
@@ -59,9 +52,6 @@ SYNC = ("load", "exists", "create", "save", "delete", "clear_expired")
 class FileSessionStore(codec.CodecMixin, DjangoSessionStore):
     """The file engine."""
 
-    # What the store gave, for MergeMixin.
-    _loaded_raw: Any = None
-
     # Django's, which django-stubs does not know.
     _key_to_file: Any
     _get_session: Any
@@ -75,7 +65,6 @@ class FileSessionStore(codec.CodecMixin, DjangoSessionStore):
         try:
             contents, modified = read_session_file(self._key_to_file())
             if contents:
-                self._loaded_raw = contents
                 data = self.decode(_read_as_text(contents))
                 expiry = data.get("_session_expiry") or self._expire_after(modified)
                 if self.get_expiry_age(expiry=expiry) <= 0:
@@ -197,29 +186,6 @@ class FileSessionStore(codec.CodecMixin, DjangoSessionStore):
             os.unlink(old)
         return True
 
-    def _can_merge(self) -> bool:
-        return fcntl is not None and not _has_own(type(self), LOAD)
-
-    def _swap(self) -> None:
-        path, encoded = self._key_to_file(), self._encode(self._get_session())
-        if isinstance(encoded, Exception):
-            raise encoded
-        try:
-            with _hold(path) as file:
-                stored = file.read()
-                if stored != self._loaded_raw:
-                    raise Conflict(stored)
-                replace_session_file(path, encoded, option("FILE_FSYNC"))
-        except FileNotFoundError:
-            raise UpdateError from None
-        self._loaded_raw = encoded
-
-    async def _aswap(self) -> None:
-        await asyncio.to_thread(self._swap)
-
-    def _read_stored(self, raw: bytes) -> dict[str, Any]:
-        return self.decode(_read_as_text(raw)) if raw else {}
-
     def _expire_after(self, modified: float) -> datetime.datetime:
         tz = datetime.UTC if settings.USE_TZ else None
         age = datetime.timedelta(seconds=self.get_session_cookie_age())
@@ -233,24 +199,10 @@ class FileSessionStore(codec.CodecMixin, DjangoSessionStore):
             return error
 
 
-class SessionStore(HashedKeysMixin, MergeMixin, FileSessionStore):
+class SessionStore(HashedKeysMixin, FileSessionStore):
     """File-based session store."""
 
     stored_name_prefix = "sha256"
-
-
-@contextlib.contextmanager
-def _hold(path: str) -> Iterator[BinaryIO]:
-    """The file, which no other request merges into until it is closed; the Rust crate keeps to the
-    same lock."""
-    while True:
-        with open(path, "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            held = os.fstat(file.fileno())
-            if os.path.samestat(held, os.stat(path)):
-                yield file
-                return
-            # It was replaced while we waited.
 
 
 def _has_own(store: type[FileSessionStore], names: tuple[str, ...]) -> bool:

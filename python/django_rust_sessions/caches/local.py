@@ -386,18 +386,6 @@ class LocalCache(RedisCache):
         finally:
             self.forget(key)
 
-    def swap(self, key: str, value: Any, timeout: Any, stored: bytes) -> Any:
-        try:
-            return super().swap(key, value, timeout, stored)
-        finally:
-            self.forget(key)
-
-    async def aswap(self, key: str, value: Any, timeout: Any, stored: bytes) -> Any:
-        try:
-            return await super().aswap(key, value, timeout, stored)
-        finally:
-            self.forget(key)
-
     def rename(self, old: str, new: str) -> bool:
         try:
             return super().rename(old, new)

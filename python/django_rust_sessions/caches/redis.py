@@ -7,7 +7,6 @@ Nothing is opened before it is needed, and no connection is used on both sides o
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import select
 import socket
@@ -463,18 +462,6 @@ def _or_raise(reply: Any) -> Any:
 # -------------------------------------------------------------------------------------- the cache
 
 
-# The hash is no secret and no signature: it says which of Redis's own values is meant.
-SWAP = b"""
-local now = redis.call('GET', KEYS[1])
-if not now then return false end
-if redis.sha1hex(now) ~= ARGV[2] then return now end
-if ARGV[4] == '0' then redis.call('DEL', KEYS[1])
-elseif ARGV[3] then redis.call('SET', KEYS[1], ARGV[1], ARGV[3], ARGV[4])
-else redis.call('SET', KEYS[1], ARGV[1]) end
-return 1
-"""
-
-
 class RedisCache:
     """What a session engine asks of a cache, over Redis.
 
@@ -538,31 +525,6 @@ class RedisCache:
 
     async def ahas_key(self, key: str) -> bool:
         return bool(await self._aask(self._reader(), pack(b"EXISTS", self._key(key))) == 1)
-
-    def get_raw(self, key: str) -> Any:
-        """What Redis has, for read()."""
-        return self._ask(self.write, pack(b"GET", self._key(key)))
-
-    async def aget_raw(self, key: str) -> Any:
-        return await self._aask(self.write, pack(b"GET", self._key(key)))
-
-    def read(self, raw: Any) -> Any:
-        return self._read_value(raw)
-
-    def swap(self, key: str, value: Any, timeout: Any, stored: bytes) -> Any:
-        """True if the value is in the place of `stored` now; else what is there, or None."""
-        return _to_answer(self._ask(self.write, self._swap(key, value, timeout, stored)))
-
-    async def aswap(self, key: str, value: Any, timeout: Any, stored: bytes) -> Any:
-        return _to_answer(await self._aask(self.write, self._swap(key, value, timeout, stored)))
-
-    def _swap(self, key: str, value: Any, timeout: Any, stored: bytes) -> bytes:
-        life = self.life(timeout)
-        words = [_to_bytes(self.encode(value)), hashlib.sha1(stored).hexdigest().encode()]
-        if life is not None:
-            # What has no life left ends at once.
-            words += [life[0], b"%d" % max(life[1], 0)]
-        return pack(b"EVAL", SWAP, b"1", self._key(key), *words)
 
     def rename(self, old: str, new: str) -> bool:
         """False if there is no such key. What is under the new one already is newer, and stays."""
@@ -633,10 +595,6 @@ class RedisCache:
             if self.forgive(error):
                 return None
             raise
-
-
-def _to_answer(reply: Any) -> Any:
-    return True if reply == 1 else reply
 
 
 def _check_missing(error: ResponseError) -> None:
