@@ -6,7 +6,7 @@ class SessionTooLarge(ValueError):
 
 
 class SessionConflict(RuntimeError):
-    """With RUST_SESSIONS["MERGE"]: so many requests write a session that this one never got to it."""
+    """With RUST_SESSIONS["MERGE"]: others wrote the session each time that this request tried."""
 
 
 class PickleRefused(ValueError):

@@ -127,14 +127,18 @@ def update_row(store: Any, statements: Any, row: Any) -> bool:
         if found is None:
             return False
         ours = store.decode(store.encode(store._session_cache))
-        rebase(store, found.data, lambda data=found.data: store.decode(data), ours)
+        rebase(store, found.data, _reader(store, found.data), ours)
         data, expire_date = store.encode(store._session_cache), store.get_expiry_date()
         row = row._replace(session_data=data, expire_date=expire_date)
     return bool(_give_up())
 
 
 def note_row_saved(store: Any, data: str) -> None:
-    note_saved(store, data, lambda: store.decode(data))
+    note_saved(store, data, _reader(store, data))
+
+
+def _reader(store: Any, data: str) -> Callable[[], dict[str, Any]]:
+    return lambda: store.decode(data)  # type: ignore[no-any-return]
 
 
 def replace(store: Any, cache: Any, key: str) -> bool:
@@ -242,7 +246,7 @@ def note_row(store: Any, stored: str, data: dict[str, Any]) -> None:
     """What cached_db read from the table, and fills its cache with."""
     if option("MERGE"):
         cached = None if store._native is None else store._native.to_bytes(data)
-        note_loaded(store, stored, lambda: store.decode(stored), cached)
+        note_loaded(store, stored, _reader(store, stored), cached)
 
 
 def renew_cached(store: Any, key: str, cached: bytes | None) -> None:

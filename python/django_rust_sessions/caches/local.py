@@ -20,7 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from .redis import READ_SIZE, Address, LostConnection, RedisCache, limit, redis_errors, _check_value
+from .redis import READ_SIZE, Address, LostConnection, RedisCache, _check_value, limit, redis_errors
 from .resp import _INCOMPLETE, Reader, _to_int, pack
 
 logger = logging.getLogger("django_rust_sessions")
