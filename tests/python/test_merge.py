@@ -361,11 +361,11 @@ COUNTED = [
 
 @pytest.mark.parametrize("case", COUNTED, ids="-".join)
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_no_increment_is_lost(case, request, tmp_path, django_db_blocker, record_property):
+def test_no_increment_is_lost(case, request, tmp_path, django_db_blocker):
     name, store = case
     many = is_full and store in ("redis", "postgresql")
     processes, times = (16, 10_000) if many else (6, 100)
-    kind = store if store in databases.KINDS else "sqlite"
+    kind = store if store in databases.KINDS else "sqlite-file"
     redis = request.getfixturevalue("redis_server")["url"]
     settings = databases.settings_of(kind, request)
     with django_db_blocker.unblock(), databases.database("default", settings):

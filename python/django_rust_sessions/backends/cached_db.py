@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.contrib.sessions.backends.base import UpdateError
 from django.contrib.sessions.backends.cached_db import SessionStore as DjangoSessionStore
 
 from ..conf import option
@@ -59,8 +60,10 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
         ) or super().exists(session_key)
 
     def save(self, must_create: bool = False) -> None:
-        if not must_create and option("MERGE"):
+        if self.session_key is not None and not must_create and option("MERGE"):
             self._get_session()
+            if self.session_key is None:
+                raise UpdateError
         known = self._base.cached if merge.is_on(self, must_create) else None
         super().save(must_create)
         cache = self._native or self._cache
@@ -110,8 +113,10 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
             ) or await super().aexists(session_key)
 
         async def asave(self, must_create: bool = False) -> None:
-            if not must_create and option("MERGE"):
+            if self.session_key is not None and not must_create and option("MERGE"):
                 await self._aget_session()
+                if self.session_key is None:
+                    raise UpdateError
             known = self._base.cached if merge.is_on(self, must_create) else None
             await super().asave(must_create)
             cache = self._native or self._cache

@@ -27,6 +27,8 @@ except ImportError:  # on Windows, where an open file cannot be replaced either
 
 # Each time somebody else was quicker, so that all of them together get on.
 TRIES = 200
+# Seconds within which who has read the table has filled the cache, or will not.
+GRACE = 10
 SESSION_KEY = "_auth_user_id"
 _MISSING: Any = object()
 
@@ -238,8 +240,10 @@ def _note_cached(store: Any, value: Any) -> Any:
     if value is None:
         return None
     decode = store._native.decode
-    note_loaded(store, None, lambda: decode(value), value)
-    return decode(value)
+    data = decode(value)
+    if data is not None:
+        note_loaded(store, None, lambda: decode(value), value)
+    return data
 
 
 def note_row(store: Any, stored: str, data: dict[str, Any]) -> None:
@@ -250,18 +254,22 @@ def note_row(store: Any, stored: str, data: dict[str, Any]) -> None:
 
 
 def renew_cached(store: Any, key: str, cached: bytes | None) -> None:
-    """After the table. The cache must not stay older: if it is not what we know, it has to go."""
+    """After the table. The cache must not stay older: if it is not what we know, it has to go.
+
+    None takes its place, which Django too reads as nothing: over it no request can fill the cache
+    with what it read from the table before.
+    """
     cache, data = store._native or store._cache, store._session_cache
     using = router.db_for_write(store.model)
     if connections[using].in_atomic_block:
         # What others read from the table is still the old one.
-        transaction.on_commit(lambda: cache.delete(key), using=using)
+        transaction.on_commit(lambda: cache.set(key, None, GRACE), using=using)
     elif store._native is not None and cached is not None:
         value = cache.to_bytes(data)
         if cache.swap(key, cached, value, store.get_expiry_age()) is True:
             store._base = store._base._replace(cached=value)
             return
-    cache.delete(key)
+    cache.set(key, None, GRACE)
 
 
 async def arenew_cached(store: Any, key: str, cached: bytes | None) -> None:
@@ -271,4 +279,4 @@ async def arenew_cached(store: Any, key: str, cached: bytes | None) -> None:
         if await cache.aswap(key, cached, value, await store.aget_expiry_age()) is True:
             store._base = store._base._replace(cached=value)
             return
-    await cache.adelete(key)
+    await cache.aset(key, None, GRACE)
