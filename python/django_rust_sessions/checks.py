@@ -126,7 +126,7 @@ def check_merge(**kwargs: Any) -> list[CheckMessage]:
         reason = db.step_aside(engine(), db.SAVE) or db.refuse_database(DEFAULT_DB_ALIAS)
     elif issubclass(engine, cache.CacheMixin):
         reason = caches.step_aside(settings.SESSION_CACHE_ALIAS)
-    elif merge.fcntl is None:
+    elif not merge.CAN_LOCK_FILES:
         reason = "this system has no flock()"
     if reason is None:
         return []

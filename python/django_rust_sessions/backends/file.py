@@ -97,7 +97,7 @@ class FileSessionStore(codec.CodecMixin, DjangoSessionStore):
         return self._store(path, self._encode(data), must_create)
 
     def _store(self, path: str, encoded: bytes | Exception, must_create: bool) -> None:
-        if merge.is_on(self, must_create):
+        if merge.CAN_LOCK_FILES and merge.is_on(self, must_create):
             return merge.rewrite(self, path, encoded, _write)
         _write(path, encoded, must_create)
         if isinstance(encoded, bytes) and must_create:
@@ -106,7 +106,7 @@ class FileSessionStore(codec.CodecMixin, DjangoSessionStore):
 
     def delete(self, session_key: str | None = None) -> None:
         key = self.session_key if session_key is None else session_key
-        if key is None or not option("MERGE"):
+        if key is None or not (option("MERGE") and merge.CAN_LOCK_FILES):
             return super().delete(session_key)
         # Not between the look and the write of a save, which would bring it back.
         with contextlib.suppress(OSError), merge.hold(self._key_to_file(key)):

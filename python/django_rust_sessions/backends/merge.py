@@ -31,6 +31,7 @@ TRIES = 200
 GRACE = 10
 SESSION_KEY = "_auth_user_id"
 _MISSING: Any = object()
+CAN_LOCK_FILES = fcntl is not None
 
 
 class Base(NamedTuple):
@@ -140,7 +141,7 @@ def note_row_saved(store: Any, data: str) -> None:
 
 
 def _reader(store: Any, data: str) -> Callable[[], dict[str, Any]]:
-    return lambda: store.decode(data)  # type: ignore[no-any-return]
+    return lambda: store.decode(data)
 
 
 def replace(store: Any, cache: Any, key: str) -> bool:
