@@ -64,6 +64,7 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
 
     # Django's, which django-stubs does not know.
     _session_key: Any
+    _session_cache: Any
     _get_session: Any
     _aget_session: Any
     acache_key: Any
@@ -100,8 +101,10 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
         if self.session_key is None:
             return self.create()
         if self._native is not None and not must_create and option("MERGE"):
+            key = self.session_key
             self._get_session()
             if self.session_key is None:
+                self._unload(key)
                 raise UpdateError
         if self._native is None or not (must_create or self._is_loaded()):
             return super().save(must_create)
@@ -167,8 +170,10 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
             if self.session_key is None:
                 return await self.acreate()
             if self._native is not None and not must_create and option("MERGE"):
+                key = self.session_key
                 await self._aget_session()
                 if self.session_key is None:
+                    self._unload(key)
                     raise UpdateError
             if self._native is None or not (must_create or self._is_loaded()):
                 return await super().asave(must_create)
@@ -226,6 +231,11 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
         data = decode(value)
         merge.note_loaded(self, value, lambda: decode(value))
         return data
+
+    def _unload(self, key: Any) -> None:
+        # As Django leaves a session that it did not find, and so did not load.
+        self._session_key = key
+        del self._session_cache
 
     def _note_created(self, cache: Any, data: Any) -> None:
         if option("MERGE"):

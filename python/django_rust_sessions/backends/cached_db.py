@@ -7,7 +7,6 @@ import logging
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.contrib.sessions.backends.base import UpdateError
 from django.contrib.sessions.backends.cached_db import SessionStore as DjangoSessionStore
 
 from ..conf import option
@@ -24,7 +23,6 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
 
     # Django's, which django-stubs does not know.
     _session: Any
-    _base: Any
     acache_key: Any
     _get_session_from_db: Any
     _aget_session_from_db: Any
@@ -60,17 +58,14 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
         ) or super().exists(session_key)
 
     def save(self, must_create: bool = False) -> None:
-        if self.session_key is not None and not must_create and option("MERGE"):
-            self._get_session()
-            if self.session_key is None:
-                raise UpdateError
-        known = self._base.cached if merge.is_on(self, must_create) else None
         super().save(must_create)
         cache = self._native or self._cache
         try:
             if merge.is_on(self, must_create):
-                return merge.renew_cached(self, self.cache_key, known)
+                return merge.renew_cached(self, self.cache_key)
             cache.set(self.cache_key, self._session, self.get_expiry_age())
+            if option("MERGE"):
+                merge.note_cached(self, self._session)
         except Exception:
             self._log_failed_write()
 
@@ -113,18 +108,15 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
             ) or await super().aexists(session_key)
 
         async def asave(self, must_create: bool = False) -> None:
-            if self.session_key is not None and not must_create and option("MERGE"):
-                await self._aget_session()
-                if self.session_key is None:
-                    raise UpdateError
-            known = self._base.cached if merge.is_on(self, must_create) else None
             await super().asave(must_create)
             cache = self._native or self._cache
             try:
                 if merge.is_on(self, must_create):
-                    return await merge.arenew_cached(self, await self.acache_key(), known)
+                    return await merge.arenew_cached(self, await self.acache_key())
                 data = await self._aget_session()
                 await cache.aset(await self.acache_key(), data, await self.aget_expiry_age())
+                if option("MERGE"):
+                    merge.note_cached(self, data)
             except Exception:
                 self._log_failed_write()
 

@@ -184,17 +184,24 @@ class Statements:
         self.table = quote(model._meta.db_table)
         self.key, self.data, self.expire_date = [quote(field.column) for field in self.fields]
 
-    def select(self, key: str | None, lock: bool = False) -> Found | None:
+    def select(self, key: str | None) -> Found | None:
         """The session, if there is one that has not expired."""
-        # Without a lock a transaction of MySQL would be shown what it was at first.
-        lock = lock and self.connection.in_atomic_block and self.connection.vendor != "sqlite"
         now = self.fields[2].get_db_prep_value(timezone.now(), self.connection)
         row = self._fetch(
             f"SELECT {self.data}, {self.expire_date} FROM {self.table}"
-            f" WHERE {self.expire_date} > %s AND {self.key} = %s{' FOR UPDATE' if lock else ''}",
+            f" WHERE {self.expire_date} > %s AND {self.key} = %s",
             (now, key),
         )
         return None if row is None else Found(row[0], lambda: self._to_datetime(row[1]))
+
+    def select_to_merge(self, key: str) -> str | None:
+        """The data of the session as it is now, to be written over."""
+        sql = f"SELECT {self.data} FROM {self.table} WHERE {self.key} = %s"
+        if self.connection.in_atomic_block and self.connection.vendor != "sqlite":
+            # Else a transaction of MySQL is shown what was there when it began.
+            sql += " FOR UPDATE"
+        row = self._fetch(sql, (key,))
+        return None if row is None else str(row[0])
 
     def _to_datetime(self, value: Any) -> datetime:
         """As Django reads it: SQLite knows no dates, MySQL no time zones."""

@@ -57,9 +57,11 @@ def note_loaded(
         store._base = Base(stored, read, cached)
 
 
-def note_saved(store: Any, stored: Any, read: Callable[[], dict[str, Any]]) -> None:
+def note_saved(
+    store: Any, stored: Any, read: Callable[[], dict[str, Any]], cached: bytes | None = None
+) -> None:
     if option("MERGE"):
-        store._base = Base(stored, read)
+        store._base = Base(stored, read, cached)
 
 
 def note_values(store: Any, data: dict[str, Any], cached: bytes | None = None) -> None:
@@ -89,7 +91,7 @@ def rebase(
             else:
                 data[key] = theirs
     # Else we log in or out under the same key: nothing of the one before is kept.
-    store._base = Base(stored, read)
+    store._base = store._base._replace(stored=stored, read=read)
 
 
 def _is_same(one: Any, other: Any) -> bool:
@@ -105,7 +107,8 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def _pause(attempt: int) -> float:
-    return random.random() * min(0.001 * attempt, 0.03)
+    """Seconds; none where few are in the way, and none before each second try, which is at once."""
+    return random.random() * min(0.0005 * attempt, 0.03) if attempt > 10 and attempt % 2 else 0
 
 
 def _give_up() -> Any:
@@ -123,21 +126,21 @@ def update_row(store: Any, statements: Any, row: Any) -> bool:
     for attempt in range(TRIES):
         before = store._base.stored
         if before is not None and statements.update(row, before):
-            note_row_saved(store, row.session_data)
+            note_row_saved(store, row.session_data, store._base.cached)
             return True
         time.sleep(_pause(attempt))
-        found = statements.select(row.session_key, lock=True)
+        found = statements.select_to_merge(row.session_key)
         if found is None:
             return False
         ours = store.decode(store.encode(store._session_cache))
-        rebase(store, found.data, _reader(store, found.data), ours)
+        rebase(store, found, _reader(store, found), ours)
         data, expire_date = store.encode(store._session_cache), store.get_expiry_date()
         row = row._replace(session_data=data, expire_date=expire_date)
     return bool(_give_up())
 
 
-def note_row_saved(store: Any, data: str) -> None:
-    note_saved(store, data, _reader(store, data))
+def note_row_saved(store: Any, data: str, cached: bytes | None = None) -> None:
+    note_saved(store, data, _reader(store, data), cached)
 
 
 def _reader(store: Any, data: str) -> Callable[[], dict[str, Any]]:
@@ -148,10 +151,14 @@ def replace(store: Any, cache: Any, key: str) -> bool:
     """False if there is no such session."""
     for attempt in range(TRIES):
         value = cache.to_bytes(store._session_cache)
-        now = cache.swap(key, store._base.stored, value, store.get_expiry_age())
+        before = store._base.stored
+        if pause := _pause(attempt):
+            # What is there by then is not what we know, and has to be asked for.
+            time.sleep(pause)
+            before = None
+        now = cache.swap(key, before, value, store.get_expiry_age())
         if (done := _settle(store, cache, value, now)) is not None:
             return done
-        time.sleep(_pause(attempt))
     return bool(_give_up())
 
 
@@ -159,10 +166,13 @@ async def areplace(store: Any, cache: Any, key: str) -> bool:
     for attempt in range(TRIES):
         value = cache.to_bytes(store._session_cache)
         age = await store.aget_expiry_age()
-        now = await cache.aswap(key, store._base.stored, value, age)
+        before = store._base.stored
+        if pause := _pause(attempt):
+            await sleep(pause)
+            before = None
+        now = await cache.aswap(key, before, value, age)
         if (done := _settle(store, cache, value, now)) is not None:
             return done
-        await sleep(_pause(attempt))
     return bool(_give_up())
 
 
@@ -254,13 +264,19 @@ def note_row(store: Any, stored: str, data: dict[str, Any]) -> None:
         note_loaded(store, stored, _reader(store, stored), cached)
 
 
-def renew_cached(store: Any, key: str, cached: bytes | None) -> None:
+def note_cached(store: Any, data: Any) -> None:
+    """What cached_db has put there itself, with the new session."""
+    if store._native is not None and getattr(store, "_base", None) is not None:
+        store._base = store._base._replace(cached=store._native.to_bytes(data))
+
+
+def renew_cached(store: Any, key: str) -> None:
     """After the table. The cache must not stay older: if it is not what we know, it has to go.
 
     None takes its place, which Django too reads as nothing: over it no request can fill the cache
     with what it read from the table before.
     """
-    cache, data = store._native or store._cache, store._session_cache
+    cache, data, cached = store._native or store._cache, store._session_cache, store._base.cached
     using = router.db_for_write(store.model)
     if connections[using].in_atomic_block:
         # What others read from the table is still the old one.
@@ -273,8 +289,8 @@ def renew_cached(store: Any, key: str, cached: bytes | None) -> None:
     cache.set(key, None, GRACE)
 
 
-async def arenew_cached(store: Any, key: str, cached: bytes | None) -> None:
-    cache, data = store._native or store._cache, store._session_cache
+async def arenew_cached(store: Any, key: str) -> None:
+    cache, data, cached = store._native or store._cache, store._session_cache, store._base.cached
     if store._native is not None and cached is not None:
         value = cache.to_bytes(data)
         if await cache.aswap(key, cached, value, await store.aget_expiry_age()) is True:
