@@ -22,7 +22,7 @@ from django.utils.encoding import force_bytes
 from django.utils.module_loading import import_string
 
 from . import caches
-from .backends import cache, cached_db, db, file, signed_cookies
+from .backends import cache, cached_db, db, file, merge, signed_cookies
 from .backends.keys import HashedKeysMixin
 from .codec import CodecMixin
 from .conf import DEFAULTS, option
@@ -40,6 +40,7 @@ def register_all() -> None:
         check_engine,
         check_options,
         check_hashed_keys,
+        check_merge,
         check_cache,
         check_serializer,
         check_middleware,
@@ -109,6 +110,32 @@ def check_hashed_keys(**kwargs: Any) -> list[CheckMessage]:
             "stores no session on the server.",
             hint="Take HASH_KEYS out, or choose another of the engines.",
             id=f"{NAME}.W010",
+        )
+    ]
+
+
+def check_merge(**kwargs: Any) -> list[CheckMessage]:
+    """MERGE where sessions are saved as ever."""
+    engine = _our_engine()
+    if engine is None or _wrong_option("MERGE") or not option("MERGE") or _lacks_cache(engine):
+        return []
+    reason: str | None = None
+    if issubclass(engine, signed_cookies.SessionStore):
+        reason = "the session is in the cookie"
+    elif issubclass(engine, db.DatabaseSessionStore):
+        reason = db.step_aside(engine(), db.SAVE) or db.refuse_database(DEFAULT_DB_ALIAS)
+    elif issubclass(engine, cache.CacheMixin):
+        reason = caches.step_aside(settings.SESSION_CACHE_ALIAS)
+    elif not merge.CAN_LOCK_FILES:
+        reason = "this system has no flock()"
+    if reason is None:
+        return []
+    return [
+        Warning(
+            f"RUST_SESSIONS['MERGE'] does nothing with SESSION_ENGINE "
+            f"{settings.SESSION_ENGINE!r}: {reason}. Sessions are saved whole, as ever.",
+            hint="Take MERGE out, or choose a database or Redis for the sessions.",
+            id=f"{NAME}.W011",
         )
     ]
 

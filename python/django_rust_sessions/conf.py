@@ -30,6 +30,8 @@ DEFAULTS: dict[str, Any] = {
     # "sha256": the store knows a session by a hash of its key. "plain": by its key, and sessions
     # that are there under a hash are still found.
     "HASH_KEYS": None,
+    # A save changes what this request changed, and keeps what other requests did meanwhile.
+    "MERGE": False,
     # The engine that sessions were in before: what the new store does not have, is read from there,
     # and moves with its next save. With another cache than SESSION_CACHE_ALIAS, its alias.
     "FALLBACK_ENGINE": "",

@@ -16,6 +16,8 @@ from django.core.cache import caches
 
 from .. import caches as session_caches
 from ..codec import CodecMixin
+from ..conf import option
+from . import merge
 from .db import HAS_ASYNC, get_random_key
 from .keys import HashedKeysMixin, move_in_cache
 
@@ -62,6 +64,7 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
 
     # Django's, which django-stubs does not know.
     _session_key: Any
+    _session_cache: Any
     _get_session: Any
     _aget_session: Any
     acache_key: Any
@@ -70,7 +73,7 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
         if self._native is None:
             return super().load()
         try:
-            data = self._native.get(self.cache_key)
+            data = self._note(self._native.read(self.cache_key))
         except Exception:
             log_failed_read()
             data = None
@@ -97,13 +100,22 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
     def save(self, must_create: bool = False) -> None:
         if self.session_key is None:
             return self.create()
+        if self._native is not None and not must_create and option("MERGE"):
+            key = self.session_key
+            self._get_session()
+            if self.session_key is None:
+                self._unload(key)
+                raise UpdateError
         if self._native is None or not (must_create or self._is_loaded()):
             return super().save(must_create)
         cache, key = self._native, self.cache_key
         store = cache.add if must_create else cache.replace
         try:
             data = self._get_session(no_load=must_create)
-            done = store(key, data, self.get_expiry_age())
+            if merge.is_on(self, must_create):
+                done = merge.replace(self, cache, key)
+            else:
+                done = store(key, data, self.get_expiry_age())
         except CANNOT_BE_STORED:
             # Django, which reads first, would not have come to this.
             if must_create or cache.has_key(key):
@@ -111,6 +123,8 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
             done = False
         if not done:
             raise CreateError if must_create else UpdateError
+        if must_create:
+            self._note_created(cache, data)
         return None
 
     def delete(self, session_key: str | None = None) -> None:
@@ -127,7 +141,7 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
             if self._native is None:
                 return await super().aload()
             try:
-                data = await self._native.aget(await self.acache_key())
+                data = self._note(await self._native.aread(await self.acache_key()))
             except Exception:
                 log_failed_read()
                 data = None
@@ -155,19 +169,30 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
         async def asave(self, must_create: bool = False) -> None:
             if self.session_key is None:
                 return await self.acreate()
+            if self._native is not None and not must_create and option("MERGE"):
+                key = self.session_key
+                await self._aget_session()
+                if self.session_key is None:
+                    self._unload(key)
+                    raise UpdateError
             if self._native is None or not (must_create or self._is_loaded()):
                 return await super().asave(must_create)
             cache, key = self._native, await self.acache_key()
             store = cache.aadd if must_create else cache.areplace
             try:
                 data = await self._aget_session(no_load=must_create)
-                done = await store(key, data, await self.aget_expiry_age())
+                if merge.is_on(self, must_create):
+                    done = await merge.areplace(self, cache, key)
+                else:
+                    done = await store(key, data, await self.aget_expiry_age())
             except CANNOT_BE_STORED:
                 if must_create or await cache.ahas_key(key):
                     raise
                 done = False
             if not done:
                 raise CreateError if must_create else UpdateError
+            if must_create:
+                self._note_created(cache, data)
             return None
 
         async def adelete(self, session_key: str | None = None) -> None:
@@ -198,6 +223,24 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
     def _chooses_keys_itself(self) -> bool:
         """Whether a subclass wants a say in new keys, which Django would give it."""
         return any(getattr(type(self), name, None) is not own for name, own in _DEFINED.items())
+
+    def _note(self, value: bytes | None) -> Any:
+        if value is None or self._native is None:
+            return None
+        decode = self._native.decode
+        data = decode(value)
+        merge.note_loaded(self, value, lambda: decode(value))
+        return data
+
+    def _unload(self, key: Any) -> None:
+        # As Django leaves a session that it did not find, and so did not load.
+        self._session_key = key
+        del self._session_cache
+
+    def _note_created(self, cache: Any, data: Any) -> None:
+        if option("MERGE"):
+            value = cache.to_bytes(data)
+            merge.note_saved(self, value, lambda: cache.decode(value))
 
     def _or_empty(self, data: Any) -> dict[str, Any]:
         if data is not None:

@@ -9,6 +9,8 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.contrib.sessions.backends.cached_db import SessionStore as DjangoSessionStore
 
+from ..conf import option
+from . import merge
 from .cache import CacheMixin, log_failed_read
 from .db import HAS_ASYNC, LOAD, DatabaseSessionStore, Found, define_hooks
 from .keys import HashedKeysMixin
@@ -28,7 +30,10 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
     def load(self) -> dict[str, Any]:
         cache = self._native or self._cache
         try:
-            data, fill = cache.get(self.cache_key), cache.add
+            if option("MERGE"):
+                data, fill = merge.get_cached(self, self.cache_key), cache.add
+            else:
+                data, fill = cache.get(self.cache_key), cache.add
         except Exception:
             log_failed_read()
             data, fill = None, cache.set
@@ -37,6 +42,7 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
             if found is None:
                 return {}
             data = self.decode(found.data)
+            merge.note_row(self, found.data, data)
             age = self.get_expiry_age(expiry=found.get_expire_date())
             try:
                 # Not over what another request may have saved since.
@@ -55,7 +61,11 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
         super().save(must_create)
         cache = self._native or self._cache
         try:
+            if merge.is_on(self, must_create):
+                return merge.renew_cached(self, self.cache_key)
             cache.set(self.cache_key, self._session, self.get_expiry_age())
+            if option("MERGE"):
+                merge.note_cached(self, self._session)
         except Exception:
             self._log_failed_write()
 
@@ -70,7 +80,11 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
         async def aload(self) -> dict[str, Any]:
             cache = self._native or self._cache
             try:
-                data, fill = await cache.aget(await self.acache_key()), cache.aadd
+                key = await self.acache_key()
+                if option("MERGE"):
+                    data, fill = await merge.aget_cached(self, key), cache.aadd
+                else:
+                    data, fill = await cache.aget(key), cache.aadd
             except Exception:
                 log_failed_read()
                 data, fill = None, cache.aset
@@ -79,6 +93,7 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
                 if found is None:
                     return {}
                 data = self.decode(found.data)
+                merge.note_row(self, found.data, data)
                 age = await self.aget_expiry_age(expiry=found.get_expire_date())
                 try:
                     await fill(await self.acache_key(), data, age)
@@ -96,8 +111,12 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
             await super().asave(must_create)
             cache = self._native or self._cache
             try:
+                if merge.is_on(self, must_create):
+                    return await merge.arenew_cached(self, await self.acache_key())
                 data = await self._aget_session()
                 await cache.aset(await self.acache_key(), data, await self.aget_expiry_age())
+                if option("MERGE"):
+                    merge.note_cached(self, data)
             except Exception:
                 self._log_failed_write()
 

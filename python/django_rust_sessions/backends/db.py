@@ -40,6 +40,7 @@ from django.utils import timezone
 from .._native import random_session_key
 from ..codec import CodecMixin
 from ..conf import option
+from . import merge
 from .keys import HashedKeysMixin
 
 VENDORS = {"postgresql", "mysql", "sqlite"}
@@ -193,6 +194,15 @@ class Statements:
         )
         return None if row is None else Found(row[0], lambda: self._to_datetime(row[1]))
 
+    def select_to_merge(self, key: str) -> str | None:
+        """The data of the session as it is now, to be written over."""
+        sql = f"SELECT {self.data} FROM {self.table} WHERE {self.key} = %s"
+        if self.connection.in_atomic_block and self.connection.vendor != "sqlite":
+            # Else a transaction of MySQL is shown what was there when it began.
+            sql += " FOR UPDATE"
+        row = self._fetch(sql, (key,))
+        return None if row is None else str(row[0])
+
     def _to_datetime(self, value: Any) -> datetime:
         """As Django reads it: SQLite knows no dates, MySQL no time zones."""
         column = self.fields[2].cached_col
@@ -217,14 +227,17 @@ class Statements:
         # and keeps the transaction, so that the error does no harm.
         return self._write(sql, self._adapt(row), forgive=IntegrityError) == 1
 
-    def update(self, row: Row) -> bool:
-        """False if there is no such session."""
+    def update(self, row: Row, before: str | None = None) -> bool:
+        """False if there is no such session, or not with that data."""
         key, data, expire_date = self._adapt(row)
         sql = (
             f"UPDATE {self.table} SET {self.data} = %s, {self.expire_date} = %s"
             f" WHERE {self.key} = %s"
         )
-        return self._write(sql, (data, expire_date, key)) > 0
+        if before is None:
+            return self._write(sql, (data, expire_date, key)) > 0
+        sql += f" AND {self.data} = %s"
+        return self._write(sql, (data, expire_date, key, before)) > 0
 
     def delete(self, key: str) -> None:
         # Django makes no savepoint for this one.
@@ -278,8 +291,7 @@ class DatabaseSessionStore(CodecMixin, DjangoSessionStore):
         using = self._get_read_alias(LOAD, self.session_key)
         if using is None:
             return DjangoSessionStore.load(self)
-        found = self._select(using)
-        return self.decode(found.data) if found else {}
+        return self._decode_found(self._select(using))
 
     def exists(self, session_key: str) -> bool:
         using = self._get_read_alias(EXISTS, session_key)
@@ -327,8 +339,7 @@ class DatabaseSessionStore(CodecMixin, DjangoSessionStore):
             using = self._get_read_alias(LOAD, self.session_key)
             if using is None:
                 return await DjangoSessionStore.aload(self)
-            found = await sync_to_async(self._select)(using)
-            return self.decode(found.data) if found else {}
+            return self._decode_found(await sync_to_async(self._select)(using))
 
         async def aexists(self, session_key: str) -> bool:
             using = self._get_read_alias(EXISTS, session_key)
@@ -428,13 +439,22 @@ class DatabaseSessionStore(CodecMixin, DjangoSessionStore):
             self._session_key = None
         return found
 
+    def _decode_found(self, found: Found | None) -> dict[str, Any]:
+        if found is None:
+            return {}
+        merge.note_loaded(self, found.data, lambda: self.decode(found.data))
+        return self.decode(found.data)
+
     def _write(self, using: str, row: Row, must_create: bool) -> None:
         statements = Statements(self.model, using)
         # A session without a user may be one whose user has logged out: that must not come back.
         if must_create or "_auth_user_id" in self._session_cache:
             statements.may_be_lost = option("POSTGRES_ASYNC_COMMIT")
         try:
-            done = statements.insert(row) if must_create else statements.update(row)
+            if merge.is_on(self, must_create):
+                done = merge.update_row(self, statements, row)
+            else:
+                done = statements.insert(row) if must_create else statements.update(row)
         except IntegrityError:
             if must_create:
                 raise CreateError from None
@@ -445,6 +465,8 @@ class DatabaseSessionStore(CodecMixin, DjangoSessionStore):
             raise
         if not done:
             raise CreateError if must_create else UpdateError
+        if must_create:
+            merge.note_row_saved(self, row.session_data)
 
 
 class SessionStore(HashedKeysMixin, DatabaseSessionStore):

@@ -30,6 +30,7 @@ from django.db import router
 
 from .. import caches as session_caches
 from ..conf import option
+from . import merge
 from .cache import CacheMixin
 from .db import HAS_ASYNC
 from .keys import HashedKeysMixin
@@ -268,6 +269,7 @@ class FallbackMixin:
         if old.session_key != key or not (data or old.exists(key)):
             return None
         self._session_key = key
+        merge.note_values(self, data)
         return data
 
     # The file engine has an opinion on the letters of a key, which others do not share.

@@ -1,7 +1,7 @@
 """django.contrib.sessions.backends.file with its disk work and its codec in Rust.
 
 Other threads run while the disk is at work, and so does the event loop: its methods hop to a thread
-once an operation. `exists` and `delete` are Django's own, for they are one system call each.
+once an operation. `exists` is Django's own, for it is one system call.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from .._native import (
     replace_session_file,
 )
 from ..conf import option
+from . import merge
 from .db import HAS_ASYNC, get_random_key
 from .keys import HashedKeysMixin
 
@@ -64,6 +65,7 @@ class FileSessionStore(codec.CodecMixin, DjangoSessionStore):
         data: dict[str, Any] = {}
         try:
             contents, modified = read_session_file(self._key_to_file())
+            merge.note_loaded(self, contents, lambda: merge.read_file(self, contents))
             if contents:
                 data = self.decode(_read_as_text(contents))
                 expiry = data.get("_session_expiry") or self._expire_after(modified)
@@ -92,7 +94,24 @@ class FileSessionStore(codec.CodecMixin, DjangoSessionStore):
             return self.create()
         data = self._get_session(no_load=must_create)
         path = self._key_to_file()
-        return _write(path, self._encode(data), must_create)
+        return self._store(path, self._encode(data), must_create)
+
+    def _store(self, path: str, encoded: bytes | Exception, must_create: bool) -> None:
+        if merge.CAN_LOCK_FILES and merge.is_on(self, must_create):
+            return merge.rewrite(self, path, encoded, _write)
+        _write(path, encoded, must_create)
+        if isinstance(encoded, bytes) and must_create:
+            merge.note_saved(self, encoded, lambda: merge.read_file(self, encoded))
+        return None
+
+    def delete(self, session_key: str | None = None) -> None:
+        key = self.session_key if session_key is None else session_key
+        if key is None or not (option("MERGE") and merge.CAN_LOCK_FILES):
+            return super().delete(session_key)
+        # Not between the look and the write of a save, which would bring it back.
+        with contextlib.suppress(OSError), merge.hold(self._key_to_file(key)):
+            return super().delete(key)
+        return super().delete(key)
 
     if HAS_ASYNC:
         # Any thread will do: unlike a database connection, a file belongs to none. So sessions do
@@ -129,7 +148,7 @@ class FileSessionStore(codec.CodecMixin, DjangoSessionStore):
             await self._aget_or_create_session_key()
             path = self._key_to_file()
             # Encoded here and not in the thread: other tasks may change the session meanwhile.
-            return await asyncio.to_thread(_write, path, self._encode(data), must_create)
+            return await asyncio.to_thread(self._store, path, self._encode(data), must_create)
 
         async def adelete(self, session_key: str | None = None) -> None:
             if _has_own(type(self), SYNC):

@@ -20,7 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from .redis import READ_SIZE, Address, LostConnection, RedisCache, limit, redis_errors
+from .redis import READ_SIZE, Address, LostConnection, RedisCache, _check_value, limit, redis_errors
 from .resp import _INCOMPLETE, Reader, _to_int, pack
 
 logger = logging.getLogger("django_rust_sessions")
@@ -288,15 +288,23 @@ class LocalCache(RedisCache):
         self.follower = None
         self.starting = threading.Lock()
 
-    def get(self, key: str) -> Any:
+    def read(self, key: str) -> Any:
         name = self._key(key)
         data = self.entries.get(name)
-        return self.decode(data) if data is not None else self._read_value(self._fetch(name))
+        return _check_value(self._fetch(name)) if data is None else data
+
+    async def aread(self, key: str) -> Any:
+        name = self._key(key)
+        data = self.entries.get(name)
+        return _check_value(await self._afetch(name)) if data is None else data
+
+    def get(self, key: str) -> Any:
+        data = self.read(key)
+        return None if data is None else self.decode(data)
 
     async def aget(self, key: str) -> Any:
-        name = self._key(key)
-        data = self.entries.get(name)
-        return self.decode(data) if data is not None else self._read_value(await self._afetch(name))
+        data = await self.aread(key)
+        return None if data is None else self.decode(data)
 
     def _fetch(self, name: bytes) -> Any:
         entries, token = self.entries, self._expect(name)
@@ -359,6 +367,18 @@ class LocalCache(RedisCache):
     async def areplace(self, key: str, value: Any, timeout: Any) -> bool:
         try:
             return await super().areplace(key, value, timeout)
+        finally:
+            self.forget(key)
+
+    def swap(self, key: str, before: bytes | None, value: bytes, timeout: Any) -> Any:
+        try:
+            return super().swap(key, before, value, timeout)
+        finally:
+            self.forget(key)
+
+    async def aswap(self, key: str, before: bytes | None, value: bytes, timeout: Any) -> Any:
+        try:
+            return await super().aswap(key, before, value, timeout)
         finally:
             self.forget(key)
 

@@ -17,6 +17,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
+from hashlib import sha1
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -26,6 +27,17 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from .resp import Reader, pack
 
 READ_SIZE = 64 * 1024
+
+# One step for Redis. The whole value would say the same as its digest, and be sent twice.
+SWAP = b"""\
+local now = redis.call("GET", KEYS[1])
+if not now or redis.sha1hex(now) ~= ARGV[1] then return now end
+if ARGV[4] and tonumber(ARGV[4]) <= 0 then
+    redis.call("DEL", KEYS[1])
+else
+    redis.call("SET", KEYS[1], ARGV[2], unpack(ARGV, 3))
+end
+return 1"""
 
 
 class LostConnection(RedisConnectionError):
@@ -484,6 +496,13 @@ class RedisCache:
         self.make_key, self.encode, self.decode = make_key, encode, decode
         self.life, self.forgive = life, forgive
 
+    def read(self, key: str) -> Any:
+        """The value as Redis has it, for `decode`."""
+        return _check_value(self._ask(self._reader(), pack(b"GET", self._key(key))))
+
+    async def aread(self, key: str) -> Any:
+        return _check_value(await self._aask(self._reader(), pack(b"GET", self._key(key))))
+
     def get(self, key: str) -> Any:
         return self._read_value(self._ask(self._reader(), pack(b"GET", self._key(key))))
 
@@ -507,6 +526,17 @@ class RedisCache:
     async def areplace(self, key: str, value: Any, timeout: Any) -> bool:
         command, done = self._set(key, value, timeout, b"XX")
         return bool(await self._aask(self.write, command) in done)
+
+    def swap(self, key: str, before: bytes | None, value: bytes, timeout: Any) -> Any:
+        """True if `value` has taken the place of `before`, None if there is no such key; or else
+        what is there. All are bytes as Redis has them."""
+        return _check_swap(self._ask(self.write, self._swap(key, before, value, timeout)))
+
+    async def aswap(self, key: str, before: bytes | None, value: bytes, timeout: Any) -> Any:
+        return _check_swap(await self._aask(self.write, self._swap(key, before, value, timeout)))
+
+    def to_bytes(self, value: Any) -> bytes:
+        return _to_bytes(self.encode(value))
 
     def set(self, key: str, value: Any, timeout: Any) -> None:
         self._ask(self.write, self._set(key, value, timeout)[0])
@@ -553,11 +583,13 @@ class RedisCache:
         return _to_bytes(self.make_key(key))
 
     def _read_value(self, reply: Any) -> Any:
-        if reply is None:
-            return None
-        if not isinstance(reply, bytes):
-            raise InvalidResponse("Redis's answer is no value")
-        return self.decode(reply)
+        return None if _check_value(reply) is None else self.decode(reply)
+
+    def _swap(self, key: str, before: bytes | None, value: bytes, timeout: Any) -> bytes:
+        digest = b"" if before is None else sha1(before, usedforsecurity=False).hexdigest().encode()
+        life = self.life(timeout)
+        ends = () if life is None else (life[0], b"%d" % life[1])
+        return pack(b"EVAL", SWAP, b"1", self._key(key), digest, value, *ends)
 
     def _add(self, key: str, value: Any, timeout: Any) -> tuple[bytes, tuple[Any, ...]]:
         life = self.life(timeout)
@@ -595,6 +627,16 @@ class RedisCache:
             if self.forgive(error):
                 return None
             raise
+
+
+def _check_value(reply: Any) -> Any:
+    if reply is not None and not isinstance(reply, bytes):
+        raise InvalidResponse("Redis's answer is no value")
+    return reply
+
+
+def _check_swap(reply: Any) -> Any:
+    return True if reply == 1 else _check_value(reply)
 
 
 def _check_missing(error: ResponseError) -> None:

@@ -1,0 +1,442 @@
+"""MERGE: requests that change one session at the same time do not undo each other's changes."""
+
+import contextlib
+import multiprocessing
+import os
+import threading
+from importlib import import_module
+
+import databases
+import hypothesis
+import pytest
+from django.contrib.sessions.backends.base import SessionBase, UpdateError
+from django.core.cache import caches
+from django.db import connection, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
+from django_rust_sessions import checks
+from django_rust_sessions.backends import merge
+from django_rust_sessions.exceptions import SessionConflict
+
+CASES = ["db", "cache", "cached_db", "cached_db-locmem", "file"]
+HASHED = {"MERGE": True, "HASH_KEYS": "sha256"}
+LOCAL = {"MERGE": True, "LOCAL_CACHE": 1_000_000}
+is_full = hypothesis.settings().max_examples > 10_000
+needs_async = pytest.mark.skipif(
+    not hasattr(SessionBase, "aget"), reason="Django's sessions are async since 5.1"
+)
+
+
+@pytest.fixture(params=[{"MERGE": True}, HASHED, LOCAL], ids=["merge", "hashed", "local"])
+def options(request):
+    return request.param
+
+
+@pytest.fixture(params=CASES)
+def engine(request, options, transactional_db, tmp_path):
+    """Our engine of that name, with MERGE on."""
+    name, _, in_process = request.param.partition("-")
+    url = request.getfixturevalue("redis_server")["url"]
+    with on(name, options, None if in_process else url, tmp_path) as engine:
+        yield engine
+
+
+@contextlib.contextmanager
+def on(name, options, redis, folder, package="django_rust_sessions"):
+    cache = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    if redis:
+        cache = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": redis}
+    package = "django.contrib.sessions" if package == "django" else package
+    with override_settings(
+        SESSION_ENGINE=f"{package}.backends.{name}",
+        SESSION_FILE_PATH=str(folder),
+        CACHES={"default": cache},
+        RUST_SESSIONS=options,
+    ):
+        engine = import_module(f"{package}.backends.{name}").SessionStore
+        _forget_path(engine)
+        yield engine
+        caches["default"].clear()
+        _forget_path(engine)
+
+
+def _forget_path(engine):
+    with contextlib.suppress(AttributeError):
+        del engine._storage_path
+
+
+def make(engine, **values):
+    session = engine()
+    session.update(values)
+    session.save()
+    return session.session_key
+
+
+def two(engine, key):
+    """Two requests that have both loaded the session."""
+    one, other = engine(key), engine(key)
+    one.items(), other.items()
+    return one, other
+
+
+def stored(engine, key):
+    return dict(engine(key).items())
+
+
+# ---------------------------------------------------------------------------------------- what wins
+
+
+def test_different_keys_both_survive(engine):
+    key = make(engine, cart=["tea"], gone=1)
+    one, other = two(engine, key)
+    one["theme"] = "dark"
+    other["lang"] = "de"
+    del other["gone"]
+    one.save()
+    other.save()
+    assert stored(engine, key) == {"cart": ["tea"], "theme": "dark", "lang": "de"}
+    # And what was merged is here, too: another save must not undo it.
+    assert other["theme"] == "dark"
+    one["theme"] = "light"
+    one.save()
+    other.save()
+    assert stored(engine, key) == {"cart": ["tea"], "theme": "light", "lang": "de"}
+
+
+@needs_async
+def test_the_same_async(engine, event_loop_runner):
+    key = make(engine, cart=["tea"])
+
+    async def both():
+        one, other = engine(key), engine(key)
+        await one.aset("theme", "dark")
+        await other.aset("lang", "de")
+        await one.asave()
+        await other.asave()
+        await one.aset("more", 1)
+        await one.asave()
+
+    event_loop_runner(both())
+    assert stored(engine, key) == {"cart": ["tea"], "theme": "dark", "lang": "de", "more": 1}
+
+
+@pytest.fixture
+def event_loop_runner():
+    from asgiref.sync import async_to_sync
+
+    def run(coroutine):
+        async def wait():
+            return await coroutine
+
+        return async_to_sync(wait)()
+
+    return run
+
+
+def test_the_later_one_wins_a_key(engine):
+    key = make(engine, cart=["tea"])
+    one, other = two(engine, key)
+    one["cart"], other["cart"] = ["jam"], ["cup"]
+    one.save()
+    other.save()
+    assert stored(engine, key) == {"cart": ["cup"]}
+
+
+def test_nested_changes_are_changes(engine):
+    key = make(engine, cart={"tea": [1]}, seen=[])
+    one, other = two(engine, key)
+    one["cart"]["tea"].append(2)
+    other["seen"].append(True)
+    one.save()
+    other.save()
+    assert stored(engine, key) == {"cart": {"tea": [1, 2]}, "seen": [True]}
+
+
+def test_one_and_true_are_not_the_same(engine):
+    key = make(engine, flag=1)
+    one, other = two(engine, key)
+    one["flag"], other["x"] = True, 1
+    other.save()
+    one.save()
+    assert stored(engine, key)["flag"] is True
+
+
+def test_the_expiry_is_a_key_like_others(engine):
+    key = make(engine, cart=["tea"])
+    one, other = two(engine, key)
+    one.set_expiry(1000)
+    other["lang"] = "de"
+    one.save()
+    other.save()
+    session = engine(key)
+    assert session["lang"] == "de"
+    assert session.get_expiry_age() == 1000
+    if "db" in engine.__module__:
+        left = engine.get_model_class().objects.get(session_key=session.stored_name).expire_date
+        assert abs((left - session.get_expiry_date()).total_seconds()) < 60
+
+
+def test_a_logout_wins(engine):
+    key = make(engine, _auth_user_id="1")
+    one, other = two(engine, key)
+    one.flush()
+    other["cart"] = ["secret"]
+    with pytest.raises(UpdateError):
+        other.save()
+    assert not engine().exists(key)
+    assert stored(engine, key) == {}
+
+
+def test_a_logout_by_clear_wins(engine):
+    key = make(engine, _auth_user_id="1")
+    one, other = two(engine, key)
+    one.clear()
+    other["cart"] = ["secret"]
+    one.save()
+    with pytest.raises(UpdateError):
+        other.save()
+    assert stored(engine, key) == {}
+
+
+def test_a_logout_by_clear_keeps_nothing_of_the_user(engine):
+    key = make(engine, _auth_user_id="1")
+    one, other = two(engine, key)
+    one.clear()
+    other["cart"] = ["secret"]
+    other.save()
+    one.save()
+    assert stored(engine, key) == {}
+
+
+def test_clear_removes_what_was_loaded(engine):
+    key = make(engine, cart=["tea"], lang="de")
+    one, other = two(engine, key)
+    one.clear()
+    other["new"] = 1
+    other.save()
+    one.save()
+    assert stored(engine, key) == {"new": 1}
+
+
+def test_a_login_does_not_mix_sessions(engine):
+    key = make(engine, cart=["tea"])
+    one, other = two(engine, key)
+    one.cycle_key()
+    one["_auth_user_id"] = "1"
+    one.save()
+    other["lang"] = "de"
+    with pytest.raises(UpdateError):
+        other.save()
+    assert stored(engine, one.session_key) == {"cart": ["tea"], "_auth_user_id": "1"}
+    # Another user in the same browser: nothing of the first.
+    one.flush()
+    one["_auth_user_id"] = "2"
+    one.save()
+    assert stored(engine, one.session_key) == {"_auth_user_id": "2"}
+
+
+def test_a_session_that_was_not_loaded_is_loaded_to_be_saved(engine):
+    key = make(engine, cart=["tea"])
+    engine(key).save()
+    assert stored(engine, key) == {"cart": ["tea"]}
+    with pytest.raises(UpdateError):
+        engine("a" * 32).save()
+
+
+# ------------------------------------------------------------------------------------ at what cost
+
+
+@pytest.mark.parametrize("options", [{"MERGE": True}], ids=["merge"], indirect=True)
+@pytest.mark.parametrize("engine", ["db", "cached_db"], indirect=True)
+def test_no_statement_more_without_a_conflict(engine, options):
+    caches["default"].clear()
+    key = make(engine, cart=["tea"])
+    caches["default"].clear()  # from the table, so that it is known
+    one, other = two(engine, key)
+    if "cached" in engine.__module__:
+        caches["default"].clear()
+        other = engine(key)
+    one["a"], other["b"] = 1, 2
+    with CaptureQueriesContext(
+        connection,
+    ) as first:
+        one.save()
+    with CaptureQueriesContext(connection) as second:
+        other.save()
+    assert [len(first), len(second)] == [1, 3]
+
+
+@pytest.mark.parametrize("options", [{"MERGE": True}], ids=["merge"], indirect=True)
+@pytest.mark.parametrize("engine", ["cache"], indirect=True)
+def test_one_round_trip_to_redis_and_one_more_after_a_conflict(engine, options, monkeypatch):
+    one, other = two(engine, make(engine, cart=["tea"]))
+    asked = []
+    server = one._native.write
+    call = server.call
+    monkeypatch.setattr(server, "call", lambda *words: asked.append(words) or call(*words))
+    one["a"], other["b"] = 1, 2
+    one.save()
+    assert len(asked) == 1
+    other.save()
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("options", [{"MERGE": True}], ids=["merge"], indirect=True)
+@pytest.mark.parametrize("engine", ["cached_db", "cached_db-locmem"], indirect=True)
+def test_the_cache_does_not_stay_older_than_the_table(engine, options):
+    key = make(engine, n=0)
+    one, other = two(engine, key)
+    one["a"] = 1
+    one.save()
+    assert stored(engine, key) == {"n": 0, "a": 1}
+    other["b"] = 2
+    other.save()
+    assert stored(engine, key) == {"n": 0, "a": 1, "b": 2}
+    with transaction.atomic():
+        one["c"] = 3
+        one.save()
+        assert stored(engine, key)["c"] == 3
+    assert stored(engine, key) == {"n": 0, "a": 1, "b": 2, "c": 3}
+
+
+@pytest.mark.parametrize("options", [{"MERGE": True}], ids=["merge"], indirect=True)
+@pytest.mark.parametrize("engine", ["db", "cache"], indirect=True)
+def test_who_never_gets_to_write_hears_of_it(engine, options, monkeypatch):
+    key = make(engine, n=0)
+    session = engine(key)
+    session["mine"] = 1
+    quick = engine(key)
+    quick["n"] = -1
+    quick.save()
+    rebase = merge.rebase
+
+    def rebase_too_late(*args):
+        rebase(*args)
+        quick = engine(key)
+        quick["n"] += 1
+        quick.save()
+
+    monkeypatch.setattr(merge, "TRIES", 5)
+    monkeypatch.setattr(merge, "rebase", rebase_too_late)
+    with pytest.raises(SessionConflict, match="5 times"):
+        session.save()
+
+
+# ------------------------------------------------------------------------------------- many at once
+
+
+def count(engine, key, name, times):
+    for _ in range(times):
+        session = engine(key)
+        session[name] = session.get(name, 0) + 1
+        session.save()
+
+
+def lost(engine, processes, times):
+    """How many increments are lost, if each process has a key of its own in one session."""
+    key = make(engine, begun=True)
+    names = [f"n{each}" for each in range(processes)]
+    # A connection to the database is one process's.
+    BaseDatabaseWrapper.close(connection)
+    fork = multiprocessing.get_context("fork")
+    children = [fork.Process(target=count, args=(engine, key, name, times)) for name in names]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0] * processes
+    found = stored(engine, key)
+    return processes * times - sum(found.get(name, 0) for name in names)
+
+
+COUNTED = [
+    ("cache", "redis"),
+    ("db", "postgresql"),
+    ("db", "sqlite-file"),
+    ("cached_db", "postgresql"),
+    ("file", "folder"),
+]
+
+
+@pytest.mark.parametrize("case", COUNTED, ids="-".join)
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_no_increment_is_lost(case, request, tmp_path, django_db_blocker):
+    name, store = case
+    many = is_full and store in ("redis", "postgresql")
+    processes, times = (16, 10_000) if many else (6, 100)
+    kind = store if store in databases.KINDS else "sqlite-file"
+    redis = request.getfixturevalue("redis_server")["url"]
+    settings = databases.settings_of(kind, request)
+    with django_db_blocker.unblock(), databases.database("default", settings):
+        with on(name, {"MERGE": True}, redis, tmp_path) as ours:
+            assert lost(ours, processes, times) == 0
+        if store == "sqlite-file":
+            return  # there Django's hardly loses any: its requests wait for the file
+        with on(name, {}, redis, tmp_path, "django") as djangos:
+            of_django = lost(djangos, processes, times)
+    print(f"{name} on {store}: Django's lost {of_django} of {processes * times}")
+    assert of_django > 0
+
+
+@pytest.mark.parametrize("store", ["postgresql", "mariadb"])
+def test_in_transactions_too(store, request, tmp_path, django_db_blocker):
+    """Where a plain SELECT shows what the transaction saw at first."""
+    settings = databases.settings_of(store, request)
+    with (
+        django_db_blocker.unblock(),
+        databases.database("default", settings),
+        on("db", {"MERGE": True}, None, tmp_path) as engine,
+    ):
+        key = make(engine, cart=["tea"])
+
+        def other():
+            session = engine(key)
+            session["theme"] = "dark"
+            session.save()
+            connection.close()
+
+        with transaction.atomic():
+            session = engine(key)
+            session["lang"] = "de"
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join()
+            session.save()
+        assert stored(engine, key) == {"cart": ["tea"], "theme": "dark", "lang": "de"}
+
+
+# ----------------------------------------------------------------------------------- other options
+
+
+def test_from_the_fallback_engine(redis_server, tmp_path, transactional_db):
+    old = import_module("django_rust_sessions.backends.db").SessionStore
+    key = make(old, cart=["tea"])
+    options = {"MERGE": True, "FALLBACK_ENGINE": "django_rust_sessions.backends.db"}
+    with on("cache", options, redis_server["url"], tmp_path) as engine:
+        one, other = two(engine, key)
+        one["a"], other["b"] = 1, 2
+        one.save()
+        other.save()
+        assert stored(engine, key) == {"cart": ["tea"], "a": 1, "b": 2}
+
+
+def test_the_check_says_where_it_does_nothing(redis_server, tmp_path):
+    on_redis = on("cache", {"MERGE": True}, redis_server["url"], tmp_path)
+    with on_redis:
+        assert checks.check_merge() == []
+    for name in ("cache", "signed_cookies"):
+        with on(name, {"MERGE": True}, None, tmp_path):
+            (message,) = checks.check_merge()
+            assert message.id == "django_rust_sessions.W011"
+    with on("cache", {}, None, tmp_path):
+        assert checks.check_merge() == []
+
+
+def test_without_it_nothing_is_remembered(tmp_path, transactional_db):
+    assert not os.listdir(tmp_path)
+    with on("db", {}, None, tmp_path) as engine:
+        session = engine(make(engine, cart=["tea"]))
+        session["cart"].append("jam")
+        session.save()
+        assert not hasattr(session, "_base")
