@@ -50,7 +50,9 @@ async def leave_async(request):
 async def new_password_async(request):
     from django.contrib.auth import aupdate_session_auth_hash
 
-    user = await User.objects.aget(pk=(await request.auser()).pk)
+    # Else Django 5.2 itself loads it here, which it may not.
+    request.user = await request.auser()
+    user = await User.objects.aget(pk=request.user.pk)
     user.set_password("jam")
     await user.asave()
     await aupdate_session_auth_hash(request, user)
