@@ -9,7 +9,6 @@ Exits with 1 if one was lost, brought back, or is another.
 """
 
 import argparse
-import importlib.util
 import io
 import json
 import math
@@ -22,23 +21,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from cleanup import private_servers, say
+
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "django_rust_sessions.backends."
 THINK = 0.02
 OF_A_CLIENT = 200  # sessions
 CHUNK = 20_000
 FORK = multiprocessing.get_context("fork")
-
-
-def say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
-
-
-def private_servers():
-    spec = importlib.util.spec_from_file_location("servers_", ROOT / "tests" / "servers.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def configure(where: dict, new: str, old: str) -> None:

@@ -36,21 +36,12 @@ COUNTS = {
 
 def perform(operation: str, number: int) -> None:
     """What is counted."""
-    import django
-    from django.conf import settings
+    from bench import configure
 
-    settings.configure(
-        SECRET_KEY="measured with a key of the usual length, of fifty.",
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
-        INSTALLED_APPS=["django.contrib.sessions"],
-        USE_TZ=True,
-    )
-    django.setup()
+    configure()
     from django.contrib.sessions.models import Session
     from django.db import connection
     from django_rust_sessions.backends.db import SessionStore
-
-    sys.path.insert(0, str(HERE.parent))
     from payloads import PAYLOADS
 
     with connection.schema_editor() as editor:
