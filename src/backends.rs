@@ -12,6 +12,8 @@ pub mod db;
 pub mod file;
 #[cfg(feature = "_async")]
 pub mod hashed_keys;
+#[cfg(feature = "_async")]
+pub mod manage;
 #[cfg(feature = "signed_cookies")]
 pub mod signed_cookies;
 
@@ -73,6 +75,9 @@ pub enum StoreError {
         "no header can hold the cookie: there are control characters in the settings of its name, domain or path"
     )]
     Cookie,
+    /// The store cannot tell which sessions it has.
+    #[error("the sessions cannot be listed: {0}")]
+    Unlisted(&'static str),
     /// There is no randomness for a new key.
     #[error("no new session key could be made")]
     Random(#[from] RandomError),

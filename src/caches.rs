@@ -175,6 +175,9 @@ pub enum CacheError {
         /// The limit that ran out.
         limit: Duration,
     },
+    /// The server cannot tell which keys it has.
+    #[error("the cache cannot be listed: {0}")]
+    Unlisted(&'static str),
     /// The cache's settings cannot be used as they are.
     #[error("{0}")]
     Settings(String),
@@ -202,6 +205,22 @@ pub enum CacheError {
     /// A file could not be read or written.
     #[error("the cache's files could not be read or written")]
     Io(#[from] std::io::Error),
+}
+
+/// A value, and how long it has to live.
+///
+/// ```
+/// use django_sessions::caches::Entry;
+///
+/// let entry = Entry { value: b"1".to_vec(), life: None };
+/// assert!(entry.life.is_none(), "for ever");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What is stored.
+    pub value: Vec<u8>,
+    /// For how long it will be there; `None` is for ever.
+    pub life: Option<Duration>,
 }
 
 /// A server that keeps bytes under keys for some time.
@@ -268,6 +287,45 @@ pub trait Cache: Send + Sync {
     /// # Errors
     /// Each [`CacheError`].
     async fn touch(&self, key: &str, timeout: Option<Duration>) -> Result<bool, CacheError>;
+
+    /// As [`add`](Self::add), but a life is never cut: where the cache has whole seconds only, it is one second longer.
+    ///
+    /// # Errors
+    /// Each [`CacheError`].
+    async fn add_exactly(&self, key: &str, value: &[u8], life: Option<Duration>) -> Result<bool, CacheError> {
+        self.add(
+            key,
+            value,
+            life.map(|life| Duration::from_secs(life.as_nanos().div_ceil(1_000_000_000) as u64)),
+        )
+        .await
+    }
+
+    /// Some keys that begin with `head`, about `count`, from `cursor` on, and from where to go on. The beginning is `""`,
+    /// and the end `None`. A key may come twice.
+    ///
+    /// # Errors
+    /// Each [`CacheError`]; [`CacheError::Unlisted`] from those that cannot, as memcached.
+    async fn scan(
+        &self,
+        _head: &str,
+        _cursor: &str,
+        _count: usize,
+    ) -> Result<(Vec<String>, Option<String>), CacheError> {
+        Err(CacheError::Unlisted("only Redis and cache tables can say which keys they have"))
+    }
+
+    /// What is under each of these keys. Caches that do not tell how long a value lives say that it does for ever.
+    ///
+    /// # Errors
+    /// Each [`CacheError`].
+    async fn entries(&self, keys: &[String]) -> Result<Vec<Option<Entry>>, CacheError> {
+        let mut entries = Vec::with_capacity(keys.len());
+        for key in keys {
+            entries.push(self.get(key).await?.map(|value| Entry { value, life: None }));
+        }
+        Ok(entries)
+    }
 }
 
 /// When a value ends that is stored `now`, in seconds since 1970 (`BaseCache.get_backend_timeout`). With a timeout of 0

@@ -561,6 +561,12 @@ impl Codec {
         Ok(self.signer.sign_object(&values.to_json()?, true, now))
     }
 
+    /// When that text was signed, if its signature is good.
+    #[allow(dead_code, reason = "for stores of signed text, which are features")]
+    pub(crate) fn signed_at(&self, session_data: &str) -> Option<Timestamp> {
+        self.signer.signed_at(session_data).ok()
+    }
+
     /// The values in signed text; how long ago it was signed does not matter, the store knows when a session ends.
     ///
     /// # Errors

@@ -26,6 +26,8 @@
 //! # fn main() {}
 //! ```
 
+mod manage;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;

@@ -36,6 +36,7 @@ use tracing::Instrument;
 
 use super::cache::CacheStore;
 use super::db::DbStore;
+use super::manage::{Listing, ManagedStore, PruneOptions, PruneProgress, StoredSession, Which};
 use super::{SessionStore, StoreError};
 use crate::caches::CACHED_DB_KEY_PREFIX;
 use crate::session::{Session, SessionKey};
@@ -208,5 +209,42 @@ impl SessionStore for CachedDbStore {
     /// Those of the table. The cache drops what is over by itself.
     async fn clear_expired(&self) -> Result<u64, StoreError> {
         self.db.clear_expired().await
+    }
+}
+
+/// The table's sessions. The cache has copies of them.
+#[async_trait]
+impl ManagedStore for CachedDbStore {
+    fn list(&self, which: Which, limit: usize, from: &str) -> Box<dyn Listing> {
+        self.db.list(which, limit, from)
+    }
+
+    async fn count(&self) -> Result<u64, StoreError> {
+        self.db.count().await
+    }
+
+    async fn count_expired(&self, older_than: Duration) -> Result<u64, StoreError> {
+        self.db.count_expired(older_than).await
+    }
+
+    async fn find(&self, name: &SessionKey) -> Result<Option<StoredSession>, StoreError> {
+        self.db.find(name).await
+    }
+
+    async fn insert_until(
+        &self,
+        name: &SessionKey,
+        session: &Session,
+        ends: Option<Timestamp>,
+    ) -> Result<bool, StoreError> {
+        self.db.insert_until(name, session, ends).await
+    }
+
+    async fn prune(
+        &self,
+        options: PruneOptions,
+        report: &mut (dyn FnMut(PruneProgress) + Send),
+    ) -> Result<u64, StoreError> {
+        self.db.prune(options, report).await
     }
 }

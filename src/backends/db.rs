@@ -24,24 +24,27 @@
 //! # fn main() {}
 //! ```
 
-mod clear;
+mod manage;
 mod pool;
+mod prune;
 mod settings;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use self::clear::ClearStatements;
-pub use self::clear::{ClearOptions, ClearProgress};
+use self::manage::ManageStatements;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(crate) use self::pool::Borrowed;
 use self::pool::Moment;
 pub(crate) use self::pool::{Kind, on_pool};
 pub use self::pool::{Pool, Vendor};
+use self::prune::PruneStatements;
 pub use self::settings::{DatabaseEngine, DatabaseOptions, DatabaseSettings, MySqlSsl};
+use super::manage::PruneOptions;
 use super::{SessionStore, StoreError};
 use crate::session::{Codec, Session, SessionError, SessionKey};
 use crate::settings::Settings;
@@ -55,7 +58,8 @@ struct Statements {
     load: Arc<str>,
     load_with_expire_date: String,
     delete: String,
-    clear: ClearStatements,
+    prune: PruneStatements,
+    manage: ManageStatements,
 }
 
 impl Statements {
@@ -92,7 +96,8 @@ impl Statements {
                 pool.read_moment("expire_date")
             ),
             delete: format!("DELETE FROM {table} WHERE session_key = {}", text(1)),
-            clear: ClearStatements::new(pool, &table),
+            prune: PruneStatements::new(pool, &table),
+            manage: ManageStatements::new(pool, &table),
         }
     }
 }
@@ -151,6 +156,19 @@ impl DbStore {
 
     pub(super) fn now(&self) -> Timestamp {
         (self.clock)()
+    }
+
+    /// The moment so long ago.
+    fn before(&self, age: Duration) -> Timestamp {
+        self.now().checked_sub(age).unwrap_or(Timestamp::MIN)
+    }
+
+    async fn insert_row(&self, columns: &[&str; 3]) -> Result<bool, StoreError> {
+        match self.pool.execute(&self.statements.insert, columns).await {
+            Ok(rows) => Ok(rows > 0),
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What the columns `session_data` and `expire_date` are to hold.
@@ -219,11 +237,7 @@ impl SessionStore for DbStore {
     #[tracing::instrument(level = "debug", skip_all, fields(?key))]
     async fn insert(&self, key: &SessionKey, session: &Session) -> Result<bool, StoreError> {
         let (session_data, expire_date) = self.columns(session)?;
-        match self.pool.execute(&self.statements.insert, &[key.as_str(), &session_data, &expire_date]).await {
-            Ok(rows) => Ok(rows > 0),
-            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        self.insert_row(&[key.as_str(), &session_data, &expire_date]).await
     }
 
     #[tracing::instrument(level = "debug", skip_all, fields(?key))]
@@ -258,6 +272,6 @@ impl SessionStore for DbStore {
 
     #[tracing::instrument(level = "debug", skip_all)]
     async fn clear_expired(&self) -> Result<u64, StoreError> {
-        self.clear_expired_with(ClearOptions::default(), |_| {}).await
+        self.prune_in_batches(PruneOptions::default(), &mut |_| {}).await
     }
 }

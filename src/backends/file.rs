@@ -25,6 +25,8 @@
 //! [`FileStore`] (feature `file`) is the engine over these steps.
 
 #[cfg(feature = "file")]
+mod manage;
+#[cfg(feature = "file")]
 mod store;
 
 #[cfg(feature = "file")]
@@ -383,6 +385,7 @@ pub struct Sweep {
     prefix: String,
     entries: ReadDir,
     max_size: u64,
+    part_size: usize,
 }
 
 impl Sweep {
@@ -391,14 +394,25 @@ impl Sweep {
     /// # Errors
     /// When the directory cannot be read.
     pub fn new(directory: &Path, prefix: &str) -> io::Result<Self> {
-        let entries = fs::read_dir(directory)?;
-        Ok(Self { directory: directory.into(), prefix: prefix.to_owned(), entries, max_size: u64::MAX })
+        Ok(Self {
+            directory: directory.into(),
+            prefix: prefix.to_owned(),
+            entries: fs::read_dir(directory)?,
+            max_size: u64::MAX,
+            part_size: threads() * FILES_A_THREAD,
+        })
     }
 
     /// Passes over files of more than so many bytes.
     #[cfg(feature = "file")]
     fn set_max_size(&mut self, bytes: u64) {
         self.max_size = bytes;
+    }
+
+    /// Looks at so many files in each part.
+    #[cfg(feature = "file")]
+    fn set_part_size(&mut self, files: usize) {
+        self.part_size = files.max(1);
     }
 
     /// Goes on with the next few thousand files, in several threads if there are cores. `None` at the end.
@@ -409,13 +423,12 @@ impl Sweep {
     where
         F: Fn(&Stored) -> Verdict + Sync,
     {
-        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
-        let keys = self.keys(threads * FILES_A_THREAD)?;
+        let keys = self.keys(self.part_size)?;
         if keys.is_empty() {
             return Ok(None);
         }
         let sweep = |keys: &[String]| self.sweep(keys, &judge);
-        let share = keys.len().div_ceil(threads).max(64);
+        let share = keys.len().div_ceil(threads()).max(64);
         let (own, others) = keys.split_at(share.min(keys.len()));
         let mut swept = Swept::default();
         thread::scope(|scope| {
@@ -458,6 +471,10 @@ impl Sweep {
         }
         swept
     }
+}
+
+fn threads() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS)
 }
 
 impl Swept {

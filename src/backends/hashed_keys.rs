@@ -16,7 +16,7 @@
 //! # let folder = tempfile::tempdir()?;
 //!
 //! let files = FileStore::in_directory(folder.path(), Settings::new(SecretKeys::new("secret")))?;
-//! let store = HashedKeys::in_files(Arc::new(files), HashKeys::Sha256);
+//! let store = HashedKeys::new(Arc::new(files), HashKeys::Sha256);
 //! let mut session = Session::new();
 //! store.save(&mut session).await?;
 //!
@@ -52,7 +52,6 @@ const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 pub struct HashedKeys {
     store: Arc<dyn SessionStore>,
     mode: HashKeys,
-    prefix: &'static str,
 }
 
 impl fmt::Debug for HashedKeys {
@@ -64,24 +63,31 @@ impl fmt::Debug for HashedKeys {
 impl HashedKeys {
     /// `store` under other names.
     pub fn new(store: Arc<dyn SessionStore>, mode: HashKeys) -> Self {
-        Self { store, mode, prefix: "sha256$" }
-    }
-
-    /// The same for the file engine, whose names have letters and digits only: `sha256` without the `$`.
-    pub fn in_files(store: Arc<dyn SessionStore>, mode: HashKeys) -> Self {
-        Self { store, mode, prefix: "sha256" }
+        Self { store, mode }
     }
 
     /// What the store may know a session by, the name of today first.
     fn names(&self, key: &SessionKey) -> Vec<SessionKey> {
-        let hashed = || SessionKey::from_stored_name(format!("{}{}", self.prefix, hash(key)));
         match self.mode {
             HashKeys::Off => vec![key.clone()],
             _ if key.is_stored_name() => vec![key.clone()],
-            HashKeys::Sha256 => vec![hashed(), key.clone()],
-            HashKeys::Plain => vec![key.clone(), hashed()],
+            HashKeys::Sha256 => vec![hashed_name(key), key.clone()],
+            HashKeys::Plain => vec![key.clone(), hashed_name(key)],
         }
     }
+}
+
+/// What a store with hashed keys knows the session of this key by. In names of files there is no `$`.
+///
+/// ```
+/// use django_sessions::backends::hashed_keys::hashed_name;
+/// use django_sessions::session::SessionKey;
+///
+/// let key = SessionKey::new("k2v0mbgj1z6d5kq0vw1cyq3uox5a2s9e").expect("8 characters or more");
+/// assert_eq!(hashed_name(&key).as_str(), "sha256$qsdxewnmwem4j67hhaithn6dii4xfd6p");
+/// ```
+pub fn hashed_name(key: &SessionKey) -> SessionKey {
+    SessionKey::from_stored_name(format!("sha256${}", hash(key)))
 }
 
 fn hash(key: &SessionKey) -> String {

@@ -28,6 +28,7 @@
 //! had no effect and is run again, twice at most; then, and after every other failure, there is an error. (Django
 //! swallows what fails while it stores: its callers then believe that the value is saved.)
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +40,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
-use super::{Cache, CacheError};
+use super::{Cache, CacheError, Entry};
 use crate::backends::db::{Pool, Vendor};
 
 /// How often a statement is run that deadlocks.
@@ -101,6 +102,8 @@ struct Statements {
     clear: String,
     clear_but: String,
     nth_key: String,
+    scan: String,
+    entries: String,
 }
 
 impl Statements {
@@ -169,6 +172,17 @@ impl Statements {
             clear: format!("DELETE FROM {table}"),
             clear_but: format!("DELETE FROM {table} WHERE cache_key <> {}", text(1)),
             nth_key: format!("SELECT cache_key FROM {table} ORDER BY cache_key LIMIT 1 OFFSET "),
+            scan: format!(
+                "SELECT cache_key FROM {table} WHERE cache_key LIKE {} ESCAPE '!' AND cache_key > {} \
+                 ORDER BY cache_key LIMIT ",
+                text(1),
+                text(2)
+            ),
+            entries: format!(
+                "SELECT cache_key, value, {} FROM {table} WHERE expires >= {} AND cache_key IN ",
+                pool.read_moment("expires"),
+                moment(1)
+            ),
         }
     }
 }
@@ -286,6 +300,16 @@ impl DbCache {
                 done => return done,
             }
         }
+    }
+
+    /// The key and the value in a row, unless it is not one that Django writes.
+    fn entry(&self, row: Vec<Option<String>>, now: Timestamp) -> Option<(String, Entry)> {
+        let [key, value, expires]: [_; 3] = row.try_into().ok()?;
+        let (key, value, expires) = (key?, value?, expires?);
+        let ends = self.pool.parse_moment(&expires, &self.time_zone);
+        let life = ends.map(|ends| Duration::try_from(ends.duration_since(now)).unwrap_or_default());
+        let life = life.filter(|_| !expires.starts_with(&FOR_EVER[..10]));
+        Some((key, Entry { value: STANDARD.decode(value).ok()?, life }))
     }
 
     async fn count(&self) -> Result<u64, sqlx::Error> {
@@ -422,5 +446,37 @@ impl Cache for DbCache {
         // Django also touches rows that are over, and so brings them back.
         let (expires, live) = (self.expires(now, timeout), self.moment(now));
         Ok(self.execute(&self.statements.touch, &self.with_key(&[&expires, &live], key)).await? > 0)
+    }
+
+    #[tracing::instrument(level = "debug", skip_all)]
+    async fn scan(
+        &self,
+        head: &str,
+        cursor: &str,
+        count: usize,
+    ) -> Result<(Vec<String>, Option<String>), CacheError> {
+        let escaped = head.replace('!', "!!").replace('%', "!%").replace('_', "!_") + "%";
+        let statement = format!("{}{}", self.statements.scan, count.max(1));
+        let rows = self.pool.fetch_texts(&statement, &[&escaped, cursor]).await?;
+        let keys: Vec<String> = rows.into_iter().flatten().flatten().collect();
+        let next = keys.last().cloned();
+        // LIKE does not tell cases apart everywhere.
+        Ok((keys.into_iter().filter(|key| key.starts_with(head)).collect(), next))
+    }
+
+    #[tracing::instrument(level = "debug", skip_all)]
+    async fn entries(&self, keys: &[String]) -> Result<Vec<Option<Entry>>, CacheError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (now, pool) = (self.now(), &self.pool);
+        let live = self.moment(now);
+        let places: Vec<_> = (2..keys.len() + 2).map(|number| pool.parameter(number, None)).collect();
+        let statement = format!("{}({})", self.statements.entries, places.join(", "));
+        let parameters: Vec<_> = [live.as_str()].into_iter().chain(keys.iter().map(String::as_str)).collect();
+        let rows = self.pool.fetch_texts(&statement, &parameters).await?;
+        let mut found: HashMap<String, Entry> =
+            rows.into_iter().filter_map(|row| self.entry(row, now)).collect();
+        Ok(keys.iter().map(|key| found.remove(key)).collect())
     }
 }

@@ -49,8 +49,9 @@ use tokio::time::timeout;
 pub use self::settings::{CertReqs, Location, RedisSettings, SentinelSettings};
 
 use self::address::{Address, Place};
+use self::connection::Request;
 use self::connection::{Link, Target, explain};
-use super::{Cache, CacheError, TimeLimits};
+use super::{Cache, CacheError, Entry, TimeLimits};
 
 /// How often a Cluster's command may be sent on: a redirection counts.
 const CLUSTER_RETRIES: u32 = 5;
@@ -119,7 +120,7 @@ impl RedisCache {
         if !settings.read_from_replicas {
             replicas.clear();
         }
-        match primary.query(&cmd("PING")).await {
+        match primary.query(Request::One(&cmd("PING"))).await {
             // Who may not say this may say the rest.
             Ok(_) => {}
             Err(CacheError::Login { source, .. }) if source.code() == Some("NOPERM") => {}
@@ -162,7 +163,7 @@ impl RedisCache {
     /// Runs a command where values are written.
     async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CacheError> {
         let answer = match &self.servers.primary {
-            Primary::Link(link) => link.query(command).await?,
+            Primary::Link(link) => link.query(Request::One(command)).await?,
             Primary::Manager(manager) => {
                 let mut manager = manager.clone();
                 match command.query_async(&mut manager).await {
@@ -175,6 +176,26 @@ impl RedisCache {
             Primary::Cluster(cluster) => command.query_async(&mut cluster.clone()).await.map_err(explain)?,
         };
         Ok(from_redis_value(answer).map_err(redis::RedisError::from)?)
+    }
+
+    /// Runs several commands where values are written, on a Cluster one after the other.
+    async fn query_all(&self, commands: Vec<Cmd>) -> Result<Vec<Value>, CacheError> {
+        let mut pipeline = redis::Pipeline::with_capacity(commands.len());
+        for command in &commands {
+            pipeline.add_command(command.clone());
+        }
+        let answers = match &self.servers.primary {
+            Primary::Cluster(_) => {
+                let mut answers = Vec::with_capacity(commands.len());
+                for command in &commands {
+                    answers.push(self.query::<Value>(command).await?);
+                }
+                return Ok(answers);
+            }
+            Primary::Link(link) => link.query(Request::Several(&pipeline)).await?,
+            Primary::Manager(manager) => pipeline.query_async(&mut manager.clone()).await.map_err(explain)?,
+        };
+        Ok(from_redis_value(answers).map_err(redis::RedisError::from)?)
     }
 
     /// Runs a command where values are read, which is a replica if one is there.
@@ -257,11 +278,18 @@ async fn open_cluster(settings: &RedisSettings, urls: &[&str]) -> Result<Cluster
 async fn refused_login(settings: &RedisSettings, urls: &[&str]) -> Option<CacheError> {
     for url in urls {
         let node = connection::server(Address::read(url, settings).ok()?).await.ok()?;
-        if let Err(error @ CacheError::Login { .. }) = node.query(&cmd("PING")).await {
+        if let Err(error @ CacheError::Login { .. }) = node.query(Request::One(&cmd("PING"))).await {
             return Some(error);
         }
     }
     None
+}
+
+/// A pattern of Redis for what begins with `head`.
+fn pattern(head: &str) -> String {
+    let special = |c: char| matches!(c, '*' | '?' | '[' | ']' | '\\');
+    let escaped = head.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c]));
+    escaped.chain(['*']).collect()
 }
 
 /// What Redis takes after `EX`, where 0 is an error.
@@ -318,5 +346,75 @@ impl Cache for RedisCache {
                 false => self.query(cmd("EXISTS").arg(key)).await,
             },
         }
+    }
+
+    /// To the millisecond.
+    #[tracing::instrument(level = "debug", skip_all)]
+    async fn add_exactly(&self, key: &str, value: &[u8], life: Option<Duration>) -> Result<bool, CacheError> {
+        let Some(life) = life else { return self.add(key, value, None).await };
+        let mut command = cmd("SET");
+        command
+            .arg(key)
+            .arg(value)
+            .arg("NX")
+            .arg("PX")
+            .arg(u64::try_from(life.as_millis()).unwrap_or(u64::MAX).max(1));
+        self.query(&command).await
+    }
+
+    /// `SCAN`. Of a Cluster each server would have to be asked, which this does not do.
+    #[tracing::instrument(level = "debug", skip_all)]
+    async fn scan(
+        &self,
+        head: &str,
+        cursor: &str,
+        count: usize,
+    ) -> Result<(Vec<String>, Option<String>), CacheError> {
+        if let Primary::Cluster(_) = self.servers.primary {
+            return Err(CacheError::Unlisted("each server of a Redis Cluster knows only its own keys"));
+        }
+        let cursor = if cursor.is_empty() { "0" } else { cursor };
+        let mut command = cmd("SCAN");
+        command.arg(cursor).arg("MATCH").arg(pattern(head)).arg("COUNT").arg(count);
+        let (next, keys): (String, Vec<Vec<u8>>) = self.query(&command).await?;
+        // A key that is no text is none of Django's.
+        let keys = keys.into_iter().filter_map(|key| String::from_utf8(key).ok()).collect();
+        Ok((keys, Some(next).filter(|next| next != "0")))
+    }
+
+    #[tracing::instrument(level = "debug", skip_all)]
+    async fn entries(&self, keys: &[String]) -> Result<Vec<Option<Entry>>, CacheError> {
+        let commands = keys.iter().flat_map(|key| {
+            ["GET", "PTTL"].map(|name| {
+                let mut command = cmd(name);
+                command.arg(key);
+                command
+            })
+        });
+        let mut answers = self.query_all(commands.collect()).await?.into_iter();
+        let mut entries = Vec::with_capacity(keys.len());
+        while let (Some(value), Some(life)) = (answers.next(), answers.next()) {
+            let value: Option<Vec<u8>> = from_redis_value(value).map_err(redis::RedisError::from)?;
+            let life: i64 = from_redis_value(life).map_err(redis::RedisError::from)?;
+            let life = match u64::try_from(life) {
+                Ok(life) => Some(Duration::from_millis(life)),
+                // -1 is for ever, and -2 says that it has just ended.
+                Err(_) if life == -1 => None,
+                Err(_) => Some(Duration::ZERO),
+            };
+            entries.push(value.filter(|_| life != Some(Duration::ZERO)).map(|value| Entry { value, life }));
+        }
+        Ok(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pattern;
+
+    #[test]
+    fn a_head_means_only_itself() {
+        assert_eq!(pattern("a:1:b"), "a:1:b*");
+        assert_eq!(pattern(r"a[1]*?\"), r"a\[1\]\*\?\\*");
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Engine, HashKeys, Settings, SettingsError};
 use crate::backends::SessionStore;
 use crate::backends::hashed_keys::HashedKeys;
+use crate::backends::manage::ManagedStore;
 
 #[cfg(feature = "_cache")]
 mod caches;
@@ -40,18 +41,49 @@ impl Settings {
     /// When a feature of this crate is off that the store needs, `caches` or `databases` lack the alias that is named, or
     /// a server does not answer.
     pub async fn connect(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
-        let store = match self.session_engine {
-            Engine::Db => self.open_db().await?,
-            Engine::Cache => self.open_cache().await?,
-            Engine::CachedDb => self.open_cached_db().await?,
-            Engine::File => self.open_file()?,
-            Engine::SignedCookies => return self.open_signed_cookies(),
-        };
-        Ok(match (self.hash_keys, self.session_engine) {
-            (HashKeys::Off, _) => store,
-            (mode, Engine::File) => Arc::new(HashedKeys::in_files(store, mode)),
-            (mode, _) => Arc::new(HashedKeys::new(store, mode)),
+        if self.session_engine == Engine::SignedCookies {
+            return self.open_signed_cookies();
+        }
+        let store = self.connect_managed().await?;
+        Ok(match self.hash_keys {
+            HashKeys::Off => store,
+            mode => Arc::new(HashedKeys::new(store, mode)),
         })
+    }
+
+    /// Opens the same store to look after it: its sessions can be listed and pruned, and go by the names that the store has
+    /// for them, which with `hash_keys` are not their keys.
+    ///
+    /// ```
+    /// # #[cfg(feature = "file")]
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use django_sessions::settings::{FileFormat, Settings};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().to_str().unwrap();
+    /// let text = format!(r#"{{"version": 1, "secret_key": "x", "session_engine": "file", "session_file_path": {path:?}}}"#);
+    /// let store = Settings::from_str(&text, FileFormat::Json)?.connect_managed().await?;
+    /// println!("{} sessions", store.count().await?);
+    /// # Ok(()) }
+    /// # #[cfg(not(feature = "file"))]
+    /// # fn main() {}
+    /// ```
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect), and for `signed_cookies`, which keeps nothing.
+    pub async fn connect_managed(&self) -> Result<Arc<dyn ManagedStore>, SettingsError> {
+        match self.session_engine {
+            Engine::Db => self.open_db().await,
+            Engine::Cache => self.open_cache().await,
+            Engine::CachedDb => self.open_cached_db().await,
+            Engine::File => self.open_file(),
+            Engine::SignedCookies => Err(SettingsError::Value {
+                origin: "settings".to_owned(),
+                key: "session_engine".to_owned(),
+                message: "signed_cookies keeps sessions in the cookies of browsers, where nobody can list or end them"
+                    .to_owned(),
+            }),
+        }
     }
 
     /// The error of an engine whose feature is off.
@@ -61,17 +93,17 @@ impl Settings {
     }
 
     #[cfg(feature = "_cache")]
-    async fn open_cache(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
+    async fn open_cache(&self) -> Result<Arc<dyn ManagedStore>, SettingsError> {
         Ok(Arc::new(self.cache_store(self.session_cache().await?)?))
     }
 
     #[cfg(not(feature = "_cache"))]
-    async fn open_cache(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
+    async fn open_cache(&self) -> Result<Arc<dyn ManagedStore>, SettingsError> {
         Err(self.needs("redis`, `memcached` or `filebased"))
     }
 
     #[cfg(feature = "_sql")]
-    async fn open_cached_db(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
+    async fn open_cached_db(&self) -> Result<Arc<dyn ManagedStore>, SettingsError> {
         use crate::backends::cached_db::CachedDbStore;
 
         let cache = self.cache_store(self.session_cache().await?)?;
@@ -79,22 +111,22 @@ impl Settings {
     }
 
     #[cfg(not(feature = "_sql"))]
-    async fn open_cached_db(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
+    async fn open_cached_db(&self) -> Result<Arc<dyn ManagedStore>, SettingsError> {
         Err(self.needs("sqlite`, `postgres` or `mysql"))
     }
 
     #[cfg(feature = "_sql")]
-    async fn open_db(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
+    async fn open_db(&self) -> Result<Arc<dyn ManagedStore>, SettingsError> {
         Ok(Arc::new(self.db_store().await?))
     }
 
     #[cfg(not(feature = "_sql"))]
-    async fn open_db(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
+    async fn open_db(&self) -> Result<Arc<dyn ManagedStore>, SettingsError> {
         Err(self.needs("sqlite`, `postgres` or `mysql"))
     }
 
     #[cfg(feature = "file")]
-    fn open_file(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
+    fn open_file(&self) -> Result<Arc<dyn ManagedStore>, SettingsError> {
         use crate::backends::file::FileStore;
 
         let directory = self.session_file_path.clone().unwrap_or_else(std::env::temp_dir);
@@ -105,7 +137,7 @@ impl Settings {
     }
 
     #[cfg(not(feature = "file"))]
-    fn open_file(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
+    fn open_file(&self) -> Result<Arc<dyn ManagedStore>, SettingsError> {
         Err(self.needs("file"))
     }
 

@@ -4,9 +4,6 @@
 #[allow(dead_code, reason = "each test uses what it needs of it")]
 mod servers;
 
-#[cfg(any(feature = "postgres", feature = "mysql"))]
-#[path = "db/clear.rs"]
-mod clear;
 #[cfg(feature = "sqlite")]
 #[allow(dead_code, reason = "each test uses what it needs of it")]
 mod django;
@@ -15,12 +12,18 @@ mod django;
 mod faults;
 #[path = "db/settings.rs"]
 mod in_files;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+#[path = "managed.rs"]
+mod managed;
 #[cfg(feature = "postgres")]
 #[path = "db/pgbouncer.rs"]
 mod pgbouncer;
 #[cfg(all(feature = "postgres", feature = "mysql"))]
 #[path = "db/places.rs"]
 mod places;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+#[path = "db/prune.rs"]
+mod prune;
 #[cfg(feature = "sqlite")]
 #[path = "db/sqlite.rs"]
 mod sqlite;

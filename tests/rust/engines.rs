@@ -18,6 +18,10 @@ mod files;
 mod hashed_keys;
 #[path = "engines/logged.rs"]
 mod logged;
+#[path = "engines/manage.rs"]
+mod manage;
+#[path = "managed.rs"]
+mod managed;
 #[path = "engines/secrets.rs"]
 mod secrets;
 #[allow(dead_code, reason = "other tests use the rest of it")]

@@ -5,14 +5,19 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Options, Stored, Sweep, Verdict};
+use super::{Options, Stored, Sweep};
+use crate::backends::manage::{ManagedStore, PruneOptions};
 use crate::backends::{SessionStore, StoreError};
 use crate::session::{Codec, Data, DecodeError, Expiry, Session, SessionKey};
 use crate::settings::Settings;
+
+/// How many files a clean-up looks at before others get their turn.
+const FILES_A_BATCH: u32 = 8192;
 
 type Clock = dyn Fn() -> Timestamp + Send + Sync;
 
@@ -52,10 +57,10 @@ pub struct FileStore {
 }
 
 #[derive(Clone)]
-struct Inner {
-    directory: PathBuf,
-    settings: Arc<Settings>,
-    codec: Codec,
+pub(super) struct Inner {
+    pub(super) directory: PathBuf,
+    pub(super) settings: Arc<Settings>,
+    pub(super) codec: Codec,
     fsync: bool,
     /// `None` is the system's, by which the file system sets the times of files too.
     clock: Option<Arc<Clock>>,
@@ -114,10 +119,14 @@ impl FileStore {
         &self.inner.settings
     }
 
+    pub(super) fn encode(&self, session: &Session) -> Result<String, StoreError> {
+        Ok(self.inner.codec.encode(session, self.inner.now())?)
+    }
+
     /// Runs `work` on a thread that may block.
     ///
     /// If the caller is cancelled, the work still runs to its end: a file is written whole or not at all.
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -135,17 +144,23 @@ impl FileStore {
 }
 
 impl Inner {
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         self.clock.as_ref().map_or_else(Timestamp::now, |clock| clock())
     }
 
-    fn options(&self) -> Options {
+    pub(super) fn cookie_age(&self) -> SignedDuration {
+        SignedDuration::from_secs(self.settings.session_cookie_age)
+    }
+
+    pub(super) fn options(&self) -> Options {
         Options { fsync: self.fsync, modified: self.clock.as_ref().map(|clock| clock().into()) }
     }
 
-    /// `None` for a key that could leave the directory.
-    fn path(&self, key: &SessionKey) -> Option<PathBuf> {
-        let name = super::name(&self.settings.session_cookie_name, key.as_str())?;
+    /// `None` for a key that could leave the directory. A [hashed name](crate::backends::hashed_keys) has no `$` here.
+    pub(super) fn path(&self, key: &SessionKey) -> Option<PathBuf> {
+        let hash = key.as_str().strip_prefix("sha256$").filter(|_| key.is_stored_name());
+        let key = hash.map_or_else(|| key.as_str().to_owned(), |hash| format!("sha256{hash}"));
+        let name = super::name(&self.settings.session_cookie_name, &key)?;
         Some(self.directory.join(name))
     }
 
@@ -156,7 +171,7 @@ impl Inner {
     }
 
     /// The file, or `None` where Django finds none.
-    fn read(&self, path: &Path) -> Result<Option<Stored>, StoreError> {
+    pub(super) fn read(&self, path: &Path) -> Result<Option<Stored>, StoreError> {
         let max_size = self.max_size();
         match super::read_at_most(path, max_size) {
             Ok(stored) => Ok(Some(stored)),
@@ -171,28 +186,32 @@ impl Inner {
         }
     }
 
-    fn load(&self, path: &Path) -> Result<Option<Data>, StoreError> {
+    pub(super) fn load(&self, path: &Path) -> Result<Option<Data>, StoreError> {
         let Some(stored) = self.read(path)? else { return Ok(None) };
         if stored.contents.is_empty() {
             return Ok(Some(Data::new()));
         }
         let decoded = self.decode(&stored);
-        if self.is_over(&decoded, &stored)? {
+        if self.is_over(&decoded, &stored, self.now())? {
             delete_unchanged(path, &stored).map_err(StoreError::File)?;
             return Ok(None);
         }
         Ok(Some(decoded?.into_data()))
     }
 
-    fn decode(&self, stored: &Stored) -> Result<Session, DecodeError> {
+    pub(super) fn decode(&self, stored: &Stored) -> Result<Session, DecodeError> {
         // What is not ASCII has no good signature, whatever stands in its place.
         let text = String::from_utf8_lossy(&stored.contents);
         Ok(Session::with_data(None, self.codec.decode(&text)?))
     }
 
     /// As in Django, what cannot be read ends like a session that says nothing of its end.
-    fn is_over(&self, decoded: &Result<Session, DecodeError>, stored: &Stored) -> Result<bool, StoreError> {
-        let now = self.now();
+    pub(super) fn is_over(
+        &self,
+        decoded: &Result<Session, DecodeError>,
+        stored: &Stored,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
         let expiry = match decoded {
             Ok(session) => session.expiry(&self.settings)?,
             Err(_) => None,
@@ -202,31 +221,18 @@ impl Inner {
             Some(Expiry::At(moment)) => moment.duration_since(now),
             None | Some(Expiry::BrowserClose) => {
                 let modified = Timestamp::try_from(stored.modified).unwrap_or(Timestamp::MIN);
-                let cookie_age = SignedDuration::from_secs(self.settings.session_cookie_age);
-                modified.duration_since(now).saturating_add(cookie_age)
+                modified.duration_since(now).saturating_add(self.cookie_age())
             }
         };
         // In whole seconds, downwards: the last one does not count.
         Ok(age < SignedDuration::from_secs(1))
     }
 
-    fn sweep(&self) -> Result<u64, StoreError> {
-        let judge = |stored: &Stored| {
-            let decoded = self.decode(stored);
-            // Where Django raises an error in the midst of it, the file stays.
-            match !stored.contents.is_empty() && self.is_over(&decoded, stored).unwrap_or(false) {
-                true => Verdict::Delete,
-                false => Verdict::Keep,
-            }
-        };
+    pub(super) fn sweep(&self) -> Result<Sweep, StoreError> {
         let prefix = &self.settings.session_cookie_name;
         let mut sweep = Sweep::new(&self.directory, prefix).map_err(StoreError::File)?;
         sweep.set_max_size(self.max_size());
-        let mut deleted = 0;
-        while let Some(part) = sweep.part(judge).map_err(StoreError::File)? {
-            deleted += part.deleted;
-        }
-        Ok(deleted)
+        Ok(sweep)
     }
 }
 
@@ -291,7 +297,7 @@ impl SessionStore for FileStore {
     #[tracing::instrument(level = "debug", skip_all, fields(?key))]
     async fn insert(&self, key: &SessionKey, session: &Session) -> Result<bool, StoreError> {
         let path = self.inner.path(key).ok_or(StoreError::InvalidKey)?;
-        let text = self.inner.codec.encode(session, self.inner.now())?;
+        let text = self.encode(session)?;
         self.blocking(move |inner| match super::create_with(&path, text.as_bytes(), inner.options()) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
@@ -305,7 +311,7 @@ impl SessionStore for FileStore {
     #[tracing::instrument(level = "debug", skip_all, fields(?key))]
     async fn update(&self, key: &SessionKey, session: &Session) -> Result<bool, StoreError> {
         let path = self.inner.path(key).ok_or(StoreError::InvalidKey)?;
-        let text = self.inner.codec.encode(session, self.inner.now())?;
+        let text = self.encode(session)?;
         self.blocking(move |inner| match hold(&path) {
             Ok(_held) => super::replace_existing_with(&path, text.as_bytes(), inner.options())
                 .map_err(StoreError::File),
@@ -335,6 +341,8 @@ impl SessionStore for FileStore {
     /// With several threads. What cannot be read or deleted is passed over.
     #[tracing::instrument(level = "debug", skip_all)]
     async fn clear_expired(&self) -> Result<u64, StoreError> {
-        self.blocking(Inner::sweep).await
+        let options =
+            PruneOptions { batch_size: FILES_A_BATCH, pause: Duration::ZERO, ..PruneOptions::default() };
+        self.prune(options, &mut |_| {}).await
     }
 }

@@ -9,7 +9,7 @@ use redis::aio::MultiplexedConnection;
 use redis::sentinel::SentinelClient;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
-    RedisConnectionInfo, RedisError, RedisResult, ServerErrorKind, Value,
+    Pipeline, RedisConnectionInfo, RedisError, RedisResult, ServerErrorKind, Value,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -43,6 +43,22 @@ impl Target {
     }
 }
 
+/// What is sent to a server at once.
+#[derive(Clone, Copy)]
+pub(super) enum Request<'a> {
+    One(&'a Cmd),
+    Several(&'a Pipeline),
+}
+
+impl Request<'_> {
+    async fn send(self, connection: &mut MultiplexedConnection) -> RedisResult<Value> {
+        match self {
+            Self::One(command) => command.query_async(connection).await,
+            Self::Several(commands) => commands.query_async(connection).await,
+        }
+    }
+}
+
 /// The way to one server: a connection over which all requests talk at once.
 ///
 /// Why no dropped future can harm it: connections are made by tasks of their own, which nobody can cancel and which all
@@ -69,23 +85,23 @@ impl Link {
         Self { target: Arc::new(target), config: config(limits), limits, state: Mutex::default() }
     }
 
-    /// Runs a command. A server that is gone is looked for once.
-    pub(super) async fn query(&self, command: &Cmd) -> Result<Value, CacheError> {
-        match self.try_query(command).await {
+    /// Runs a request. A server that is gone is looked for once.
+    pub(super) async fn query(&self, request: Request<'_>) -> Result<Value, CacheError> {
+        match self.try_query(request).await {
             // The server ended the connection since the last command (a restart, its idle timeout, a failover), or is
             // the primary no more and did nothing. Should the command have arrived all the same, then the worst is an
             // `add` that meets its own value and calls the key taken.
-            Err(Failure { error, was_connected: true }) if is_gone(&error) => self.try_query(command).await,
+            Err(Failure { error, was_connected: true }) if is_gone(&error) => self.try_query(request).await,
             answer => answer,
         }
         .map_err(|failure| failure.explain(self.limits))
     }
 
-    async fn try_query(&self, command: &Cmd) -> Result<Value, Failure> {
+    async fn try_query(&self, request: Request<'_>) -> Result<Value, Failure> {
         let attempt = self.attempt();
         let mut connection =
             wait(attempt.clone()).await.map_err(|error| Failure { error, was_connected: false })?;
-        self.run(command, &attempt, &mut connection).await
+        self.run(request, &attempt, &mut connection).await
     }
 
     /// Runs a command if there is a connection already. If there is none, one is made for the next caller.
@@ -93,16 +109,16 @@ impl Link {
         let attempt = self.attempt_if_rested()?;
         let connection = attempt.borrow().clone();
         let Some(Ok(mut connection)) = connection else { return None };
-        self.run(command, &attempt, &mut connection).await.ok()
+        self.run(Request::One(command), &attempt, &mut connection).await.ok()
     }
 
     async fn run(
         &self,
-        command: &Cmd,
+        request: Request<'_>,
         attempt: &Attempt,
         connection: &mut MultiplexedConnection,
     ) -> Result<Value, Failure> {
-        let answer = command.query_async(connection).await;
+        let answer = request.send(connection).await;
         answer.map_err(|error| {
             // Who does not answer in time may be gone without a word, and the system would notice after minutes.
             if is_gone(&error) || error.is_timeout() {

@@ -38,7 +38,7 @@ async fn redis(servers: &Servers) -> RedisCache {
 }
 
 /// The table as Django's migration makes it, in a folder that goes with the test.
-async fn db() -> (DbStore, TempDir) {
+pub(crate) async fn db() -> (DbStore, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("db.sqlite3");
     std::fs::File::create(&path).unwrap();

@@ -25,7 +25,7 @@ impl Site {
     }
 
     fn store(&self, mode: HashKeys) -> HashedKeys {
-        HashedKeys::in_files(self.files.clone(), mode)
+        HashedKeys::new(self.files.clone(), mode)
     }
 
     /// Without what stands before each.
@@ -53,7 +53,7 @@ async fn every_mode_conforms() {
         let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::manual());
         let reader = clock.clone();
         let files = FileStore::in_directory(folder.path(), settings()).unwrap();
-        let store = HashedKeys::in_files(Arc::new(files.with_clock(move || reader.now())), mode);
+        let store = HashedKeys::new(Arc::new(files.with_clock(move || reader.now())), mode);
         assert_eq!(conforms(store, options(clock, Capabilities::FILE)).await, [""; 0], "{mode:?}");
     }
 }

@@ -4,11 +4,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use django_sessions::backends::SessionStore;
-use django_sessions::backends::db::{ClearOptions, ClearProgress};
+use django_sessions::backends::manage::{ManagedStore, PruneOptions, PruneProgress};
 use django_sessions::session::{Session, SessionKey};
+use jiff::SignedDuration;
 
+use super::managed::{Nature, is_looked_after};
 use super::servers::Servers;
 use super::*;
+
+const TABLE: Nature =
+    Nature { grain: SignedDuration::from_micros(1), keeps_expired: true, knows_saved: true };
 
 const EXPIRED: u64 = 5_000;
 
@@ -49,19 +54,19 @@ async fn clears_while_others_load(pool: Pool) {
             loads
         }
     });
-    let mut options = ClearOptions::default();
-    (options.batch_size, options.pause, options.max_rows) = (300, Duration::from_millis(1), Some(1_000));
-    let mut seen: Vec<ClearProgress> = Vec::new();
-    assert_eq!(store.clear_expired_with(options, |progress| seen.push(progress)).await.unwrap(), 1_000);
+    let mut options = PruneOptions::default();
+    (options.batch_size, options.pause, options.limit) = (300, Duration::from_millis(1), Some(1_000));
+    let mut seen: Vec<PruneProgress> = Vec::new();
+    assert_eq!(store.prune(options, &mut |progress| seen.push(progress)).await.unwrap(), 1_000);
     assert!(seen.len() >= 4 && seen.is_sorted_by_key(|progress| progress.deleted), "{seen:?}");
     assert_eq!(seen.last().unwrap().deleted, 1_000);
     assert_eq!(seen.last().unwrap().batches, seen.len() as u64);
 
     // Two who clear at once, as cron does on two machines, and one who gives up, do not harm each other.
     drop(tokio::time::timeout(Duration::from_millis(3), store.clear_expired()).await);
-    options.max_rows = None;
-    let (one, two) =
-        tokio::join!(store.clear_expired_with(options, |_| {}), store.clear_expired_with(options, |_| {}));
+    options.limit = None;
+    let (mut nothing, mut nothing_too) = (|_| {}, |_| {});
+    let (one, two) = tokio::join!(store.prune(options, &mut nothing), store.prune(options, &mut nothing_too));
     assert!(one.unwrap() + two.unwrap() <= EXPIRED - 1_000);
     store.clear_expired().await.unwrap();
     over.store(true, Ordering::Relaxed);
@@ -102,4 +107,22 @@ async fn mariadb_is_cleared() {
     let pool = Pool::open(&database(&servers, "mariadb")).await.unwrap();
     create_table(&pool, MARIADB).await;
     clears_while_others_load(pool).await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn postgres_is_looked_after() {
+    let Some(servers) = Servers::start(&["postgres"]) else { return };
+    let pool = Pool::open(&database(&servers, "postgres")).await.unwrap();
+    create_table(&pool, POSTGRES).await;
+    is_looked_after(&DbStore::new(pool, settings()), TABLE).await;
+}
+
+#[cfg(feature = "mysql")]
+#[tokio::test]
+async fn mariadb_is_looked_after() {
+    let Some(servers) = Servers::start(&["mariadb"]) else { return };
+    let pool = Pool::open(&database(&servers, "mariadb")).await.unwrap();
+    create_table(&pool, MARIADB).await;
+    is_looked_after(&DbStore::new(pool, settings()), TABLE).await;
 }

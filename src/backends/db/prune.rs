@@ -1,60 +1,14 @@
 //! Deleting what is over, in batches.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{DbStore, Pool, Vendor};
 use crate::backends::StoreError;
-
-/// How [`DbStore::clear_expired_with`] goes about it.
-///
-/// ```
-/// use django_sessions::backends::db::ClearOptions;
-/// use std::time::Duration;
-///
-/// let mut options = ClearOptions::default();
-/// options.batch_size = 100;
-/// options.pause = Duration::from_millis(50);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ClearOptions {
-    /// How many rows one statement deletes at most: 1000. Fewer, if they take longer than `batch_time`.
-    pub batch_size: u32,
-    /// How long a statement should take: 20 ms. SQLite lets nobody else write meanwhile, and in its rollback mode
-    /// nobody read while it ends.
-    pub batch_time: Duration,
-    /// How long to leave the database to others after each batch: 5 ms.
-    pub pause: Duration,
-    /// After how many rows to stop: none, for when nothing is left.
-    pub max_rows: Option<u64>,
-}
-
-impl Default for ClearOptions {
-    fn default() -> Self {
-        Self {
-            batch_size: 1000,
-            batch_time: Duration::from_millis(20),
-            pause: Duration::from_millis(5),
-            max_rows: None,
-        }
-    }
-}
-
-/// How far [`DbStore::clear_expired_with`] is, after a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ClearProgress {
-    /// Rows that were deleted until now.
-    pub deleted: u64,
-    /// Batches until now.
-    pub batches: u64,
-    /// How long the last one took.
-    pub last_batch: Duration,
-}
+use crate::backends::manage::{PruneOptions, PruneProgress};
 
 /// The statements that delete a batch; the number of rows is put into them.
 #[derive(Debug)]
-pub(super) enum ClearStatements {
+pub(super) enum PruneStatements {
     /// Deletes, and says how many and up to which moment.
     One(String),
     /// Finds the moment up to which the next batch is; deletes up to it.
@@ -65,7 +19,7 @@ pub(super) enum ClearStatements {
 
 const LIMIT: &str = "{limit}";
 
-impl ClearStatements {
+impl PruneStatements {
     pub(super) fn new(pool: &Pool, table: &str) -> Self {
         let expire_date = pool.read_moment("expire_date");
         match pool.vendor() {
@@ -100,46 +54,24 @@ impl ClearStatements {
 const BEGINNING: &str = "1000-01-01 00:00:00";
 
 impl DbStore {
-    /// Deletes the sessions that are over, in batches, and reports after each. Returns how many.
-    ///
-    /// Each batch is a statement, and a transaction, of its own: to drop the future stops after the one that is under way,
-    /// and what was deleted stays deleted. The memory that is needed does not depend on how many there are.
-    ///
-    /// ```
-    /// # #[cfg(feature = "sqlite")]
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # use django_sessions::{backends::db::{ClearOptions, DbStore}, crypto::SecretKeys, settings::Settings};
-    /// # let store = DbStore::connect("sqlite::memory:", Settings::new(SecretKeys::new("secret"))).await?;
-    /// # let table = "CREATE TABLE django_session (session_key TEXT PRIMARY KEY, session_data TEXT, expire_date TEXT)";
-    /// # sqlx::query(table).execute(store.pool().sqlite().unwrap()).await?;
-    /// let mut options = ClearOptions::default();
-    /// options.max_rows = Some(1_000_000);
-    /// let deleted = store.clear_expired_with(options, |progress| println!("{} rows", progress.deleted)).await?;
-    /// # assert_eq!(deleted, 0);
-    /// # Ok(()) }
-    /// # #[cfg(not(feature = "sqlite"))]
-    /// # fn main() {}
-    /// ```
-    ///
-    /// # Errors
-    /// When the database fails; what was deleted until then stays deleted.
-    pub async fn clear_expired_with(
+    /// Each batch is a statement, and a transaction, of its own.
+    pub(super) async fn prune_in_batches(
         &self,
-        options: ClearOptions,
-        mut report: impl FnMut(ClearProgress) + Send,
+        options: PruneOptions,
+        report: &mut (dyn FnMut(PruneProgress) + Send),
     ) -> Result<u64, StoreError> {
-        let now = self.moment(self.now());
-        let mut progress = ClearProgress { deleted: 0, batches: 0, last_batch: Duration::ZERO };
+        let before = self.moment(self.before(options.older_than));
+        let mut progress = PruneProgress::default();
         let mut size = u64::from(options.batch_size.max(1));
         let mut from = BEGINNING.to_owned();
         loop {
-            let left = options.max_rows.map_or(u64::MAX, |max| max.saturating_sub(progress.deleted));
+            let left = options.limit.map_or(u64::MAX, |max| max.saturating_sub(progress.deleted));
             let limit = size.min(left);
             if limit == 0 {
                 return Ok(progress.deleted);
             }
             let start = Instant::now();
-            let (deleted, more) = self.clear_batch(&now, &mut from, limit).await?;
+            let (deleted, more) = self.prune_batch(&before, &mut from, limit).await?;
             progress.last_batch = start.elapsed();
             progress.deleted += deleted;
             progress.batches += 1;
@@ -160,15 +92,20 @@ impl DbStore {
 
     /// Deletes at most `limit` rows that ended at `from` or later, and moves `from` on. Returns how many, and whether there
     /// may be more.
-    async fn clear_batch(&self, now: &str, from: &mut String, limit: u64) -> Result<(u64, bool), StoreError> {
+    async fn prune_batch(
+        &self,
+        before: &str,
+        from: &mut String,
+        limit: u64,
+    ) -> Result<(u64, bool), StoreError> {
         let with_limit = |statement: &str| statement.replace(LIMIT, &limit.to_string());
-        match &self.statements.clear {
-            ClearStatements::Plain(delete) => {
-                let deleted = self.pool.execute(&with_limit(delete), &[now]).await?;
+        match &self.statements.prune {
+            PruneStatements::Plain(delete) => {
+                let deleted = self.pool.execute(&with_limit(delete), &[before]).await?;
                 Ok((deleted, deleted == limit))
             }
-            ClearStatements::One(delete) => {
-                let row = self.pool.fetch_two(&with_limit(delete), &[now, from]).await?;
+            PruneStatements::One(delete) => {
+                let row = self.pool.fetch_two(&with_limit(delete), &[before, from]).await?;
                 let (count, last) = row.unwrap_or_default();
                 let deleted = count.parse().unwrap_or_default();
                 if deleted == limit {
@@ -176,9 +113,9 @@ impl DbStore {
                 }
                 Ok((deleted, deleted == limit))
             }
-            ClearStatements::Two(find, delete) => {
-                let next = self.pool.fetch(&with_limit(find), &[now, from]).await?.flatten();
-                let deleted = self.pool.execute(&with_limit(delete), &[now, from]).await?;
+            PruneStatements::Two(find, delete) => {
+                let next = self.pool.fetch(&with_limit(find), &[before, from]).await?.flatten();
+                let deleted = self.pool.execute(&with_limit(delete), &[before, from]).await?;
                 let more = next.is_some();
                 if let Some(next) = next {
                     *from = next;
