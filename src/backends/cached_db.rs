@@ -27,6 +27,7 @@
 //! # fn main() {}
 //! ```
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -243,7 +244,7 @@ impl ManagedStore for CachedDbStore {
     async fn prune(
         &self,
         options: PruneOptions,
-        report: &mut (dyn FnMut(PruneProgress) + Send),
+        report: &mut (dyn FnMut(PruneProgress) -> ControlFlow<()> + Send),
     ) -> Result<u64, StoreError> {
         self.db.prune(options, report).await
     }

@@ -30,6 +30,7 @@ mod prune;
 mod settings;
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -272,6 +273,6 @@ impl SessionStore for DbStore {
 
     #[tracing::instrument(level = "debug", skip_all)]
     async fn clear_expired(&self) -> Result<u64, StoreError> {
-        self.prune_in_batches(PruneOptions::default(), &mut |_| {}).await
+        self.prune_in_batches(PruneOptions::default(), &mut |_| ControlFlow::Continue(())).await
     }
 }

@@ -26,6 +26,7 @@
 //!
 //! [`Settings::connect_managed`](crate::settings::Settings::connect_managed) opens the store of a site.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -170,7 +171,7 @@ pub trait ManagedStore: SessionStore {
         ends: Option<Timestamp>,
     ) -> Result<bool, StoreError>;
 
-    /// Deletes sessions that are over, in batches, and reports after each. Returns how many.
+    /// Deletes sessions that are over, in batches, and reports after each, whose answer may be to stop. Returns how many.
     ///
     /// To drop the future stops after the batch that is under way. What was deleted stays deleted. The memory that is
     /// needed does not depend on how many there are.
@@ -180,7 +181,7 @@ pub trait ManagedStore: SessionStore {
     async fn prune(
         &self,
         options: PruneOptions,
-        report: &mut (dyn FnMut(PruneProgress) + Send),
+        report: &mut (dyn FnMut(PruneProgress) -> ControlFlow<()> + Send),
     ) -> Result<u64, StoreError>;
 }
 

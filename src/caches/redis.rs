@@ -180,6 +180,9 @@ impl RedisCache {
 
     /// Runs several commands where values are written, on a Cluster one after the other.
     async fn query_all(&self, commands: Vec<Cmd>) -> Result<Vec<Value>, CacheError> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut pipeline = redis::Pipeline::with_capacity(commands.len());
         for command in &commands {
             pipeline.add_command(command.clone());

@@ -102,10 +102,15 @@ def django(release: str, settings: dict) -> Child:
 
 
 def build_example(name: str, variable: str) -> str:
-    """A program of tests/rust: cargo builds it, unless this variable says where it is."""
+    """A program of tests/rust."""
+    return build("--example", name, variable)
+
+
+def build(kind: str, name: str, variable: str) -> str:
+    """Cargo builds a program, unless this variable says where it is."""
     if program := os.environ.get(variable):
         return program
-    build = ["cargo", "build", "--quiet", "--example", name, "--all-features"]
+    build = ["cargo", "build", "--quiet", kind, name, "--all-features"]
     build.append("--message-format=json-render-diagnostics")
     env = {"PYO3_PYTHON": sys.executable, **os.environ}
     output = subprocess.check_output(build, cwd=ROOT, text=True, env=env)
@@ -113,7 +118,9 @@ def build_example(name: str, variable: str) -> str:
     return next(
         message["executable"]
         for message in messages
-        if message["reason"] == "compiler-artifact" and message["target"]["name"] == name
+        if message["reason"] == "compiler-artifact"
+        and message["target"]["name"] == name
+        and message["executable"]
     )
 
 

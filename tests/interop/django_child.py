@@ -67,12 +67,12 @@ def prepare():
     return {"django": django.get_version()}
 
 
-def export(path):
+def export(path, **options):
     """What a service opens: all that there is to know of these settings, secrets too."""
     # In a process of its own it would be `python manage.py export_session_settings`.
     written = io.StringIO()
     management.call_command(
-        "export_session_settings", "--with-secrets", "--output", path, stdout=written
+        *("export_session_settings", "--with-secrets", "--output", path), **options, stdout=written
     )
     return {"said": written.getvalue()}
 
@@ -98,6 +98,33 @@ def write(kind=None, text=None, key=None):
     store["counter"] = 1
     store.save()
     return {"key": store.session_key}
+
+
+def write_many(count, users=1):
+    """Sessions of some users and of nobody, some of which end at a moment of their own."""
+    keys = []
+    for number in range(count):
+        store = SessionStore()
+        store["number"] = number
+        store["counter"] = 1
+        if owner := number % (users + 1):
+            store["_auth_user_id"] = str(owner)
+        if number % 5 == 0:
+            store.set_expiry(3600 + number)
+        store.save()
+        keys.append(store.session_key)
+    return {"keys": keys}
+
+
+def dump(keys):
+    """Each session with its end; none for one that is not there."""
+    found = {}
+    for key in keys:
+        store = loaded(key)
+        if store.session_key is not None:
+            ends = dict(stored_expiry(key))
+            found[key] = [store._session, next(iter(ends.values()))[0] if ends else None]
+    return {"sessions": found}
 
 
 def read(key):

@@ -1,5 +1,6 @@
 //! Looking after the sessions in a cache.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -139,7 +140,7 @@ impl ManagedStore for CacheStore {
     async fn prune(
         &self,
         _: PruneOptions,
-        _: &mut (dyn FnMut(PruneProgress) + Send),
+        _: &mut (dyn FnMut(PruneProgress) -> ControlFlow<()> + Send),
     ) -> Result<u64, StoreError> {
         self.clear_expired().await
     }

@@ -1,5 +1,6 @@
 //! Looking after the table.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -146,7 +147,7 @@ impl ManagedStore for DbStore {
     async fn prune(
         &self,
         options: PruneOptions,
-        report: &mut (dyn FnMut(PruneProgress) + Send),
+        report: &mut (dyn FnMut(PruneProgress) -> ControlFlow<()> + Send),
     ) -> Result<u64, StoreError> {
         self.prune_in_batches(options, report).await
     }

@@ -1,5 +1,6 @@
 //! Deleting what is over, in batches.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::{DbStore, Pool, Vendor};
@@ -58,7 +59,7 @@ impl DbStore {
     pub(super) async fn prune_in_batches(
         &self,
         options: PruneOptions,
-        report: &mut (dyn FnMut(PruneProgress) + Send),
+        report: &mut (dyn FnMut(PruneProgress) -> ControlFlow<()> + Send),
     ) -> Result<u64, StoreError> {
         let before = self.moment(self.before(options.older_than));
         let mut progress = PruneProgress::default();
@@ -75,10 +76,8 @@ impl DbStore {
             progress.last_batch = start.elapsed();
             progress.deleted += deleted;
             progress.batches += 1;
-            if deleted > 0 {
-                report(progress);
-            }
-            if !more {
+            let goes_on = deleted == 0 || report(progress).is_continue();
+            if !more || !goes_on {
                 return Ok(progress.deleted);
             }
             size = match progress.last_batch {

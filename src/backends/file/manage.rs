@@ -1,5 +1,6 @@
 //! Looking after the folder.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -191,7 +192,7 @@ impl ManagedStore for FileStore {
     async fn prune(
         &self,
         options: PruneOptions,
-        report: &mut (dyn FnMut(PruneProgress) + Send),
+        report: &mut (dyn FnMut(PruneProgress) -> ControlFlow<()> + Send),
     ) -> Result<u64, StoreError> {
         let mut sweep = self.blocking(|inner| inner.sweep()).await?;
         sweep.set_part_size(options.batch_size as usize);
@@ -218,7 +219,9 @@ impl ManagedStore for FileStore {
             progress.deleted += swept.deleted;
             progress.batches += 1;
             progress.last_batch = start.elapsed();
-            report(progress);
+            if report(progress).is_break() {
+                return Ok(progress.deleted);
+            }
             tokio::time::sleep(options.pause).await;
         }
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -343,6 +344,6 @@ impl SessionStore for FileStore {
     async fn clear_expired(&self) -> Result<u64, StoreError> {
         let options =
             PruneOptions { batch_size: FILES_A_BATCH, pause: Duration::ZERO, ..PruneOptions::default() };
-        self.prune(options, &mut |_| {}).await
+        self.prune(options, &mut |_| ControlFlow::Continue(())).await
     }
 }

@@ -37,6 +37,12 @@ class Command(BaseCommand):
             help="Default: what the suffix of FILE says, else toml.",
         )
         parser.add_argument(
+            "--engine",
+            metavar="ENGINE",
+            default="",
+            help="As if this were SESSION_ENGINE: for a migration there, or from there.",
+        )
+        parser.add_argument(
             "--with-secrets",
             action="store_true",
             help="Write secrets themselves. FILE can then be read by its owner only.",
@@ -52,6 +58,7 @@ class Command(BaseCommand):
         *,
         output: str | None,
         format: str | None,
+        engine: str,
         with_secrets: bool,
         check: bool,
         verbosity: int,
@@ -60,7 +67,7 @@ class Command(BaseCommand):
         if check and output is None:
             raise CommandError("--check needs --output, the file to compare with.")
         report = Report(with_secrets)
-        tree = export(report)
+        tree = export(report, engine)
         text = WRITERS[format or _format_of(output)](tree, COMMENT)
         if check:
             self._check(Path(output or ""), text)

@@ -33,9 +33,9 @@ ENGINES = {
 FORMAT = ("encode", "decode", "serializer", "_hash", "_legacy_decode", "_get_session_key")
 
 
-def export(report: Report) -> dict[str, Any]:
+def export(report: Report, engine_name: str = "") -> dict[str, Any]:
     """All of it, in the order of the file."""
-    engine = _engine()
+    engine = _engine(engine_name or settings.SESSION_ENGINE)
     store = _store(engine)
     kind = next(kind for kind, base in ENGINES.items() if issubclass(engine, base))
     _check_format(engine, kind)
@@ -90,8 +90,7 @@ def _databases(needed: set[str], report: Report) -> dict[str, Any]:
     return found
 
 
-def _engine() -> Any:
-    name = settings.SESSION_ENGINE
+def _engine(name: str) -> Any:
     try:
         engine = import_module(name).SessionStore
     except Exception as error:

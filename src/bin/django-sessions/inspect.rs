@@ -1,16 +1,24 @@
-//! `django-sessions`: looks into the sessions of a Django site from the command line (feature `cli`).
+//! `inspect`: a cookie of signed_cookies, the session_data of a row or a file, or the key of a session.
 
 use std::fmt;
 use std::fs;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::Args;
+use django_sessions::backends::hashed_keys::hashed_name;
+use django_sessions::backends::manage::StoredSession;
 use django_sessions::crypto::{Algorithm, SecretKeys};
 use django_sessions::serializers::json::{Object, RawValue};
+use django_sessions::serializers::legacy::{LegacyCodec, LegacyError};
+use django_sessions::session::{Data, SessionKey};
+use django_sessions::settings::Settings;
 use django_sessions::signing::{DEFAULT_MAX_INFLATED, MaxAge, Signer, SigningError, TimestampSigner};
 use jiff::{SignedDuration, Timestamp};
+
+use crate::place::{Place, describe, open};
+use crate::report::{self, Failure, many, say, sentence};
+use crate::stored::{id, user_of};
 
 const KEY_VARIABLE: &str = "DJANGO_SECRET_KEY";
 const FALLBACKS_VARIABLE: &str = "DJANGO_SECRET_KEY_FALLBACKS";
@@ -18,35 +26,24 @@ const FALLBACKS_VARIABLE: &str = "DJANGO_SECRET_KEY_FALLBACKS";
 /// More than any session: whoever pipes a film in is told so before the memory is gone.
 const MAX_INPUT: u64 = 64 << 20;
 
-const AFTER_HELP: &str = "\
+pub(crate) const AFTER_HELP: &str = "\
 Secret keys are never taken from the command line, where other users could see them:
-  DJANGO_SECRET_KEY            the site's SECRET_KEY
+  --settings FILE              a settings file of the site (DJANGO_SESSIONS_FILE)
+  DJANGO_SECRET_KEY            or the site's SECRET_KEY
   DJANGO_SECRET_KEY_FALLBACKS  its SECRET_KEY_FALLBACKS, one a line
   --secret-key-file            or a file with both: SECRET_KEY in the first line, a fallback in each other
+
+A session key is looked up in the store that the settings name.
 
 Exit codes:
   0  the session was read
   1  it was refused; standard error says why
   2  wrong usage: an unknown option, no secret key, an input that cannot be read";
 
-/// Looks into the sessions of a Django site.
-#[derive(Parser)]
-#[command(name = "django-sessions", version, after_help = AFTER_HELP)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Reads a session cookie of the signed_cookies engine, or the session_data of a row or a file, from standard
-    /// input. Prints its JSON to standard output, and what it is, or why it is refused, to standard error.
-    #[command(after_help = AFTER_HELP)]
-    Inspect(Inspect),
-}
-
-#[derive(Args)]
-struct Inspect {
+#[derive(Args, Clone)]
+pub(crate) struct Inspect {
+    #[command(flatten)]
+    place: Place,
     /// File with the site's SECRET_KEY, and a fallback in each further line
     #[arg(long, value_name = "FILE")]
     secret_key_file: Option<PathBuf>,
@@ -62,14 +59,9 @@ struct Inspect {
     /// Print login hashes and tokens too, which let their reader act for the user
     #[arg(long)]
     show_secrets: bool,
-}
-
-/// Why there is no session to show.
-enum Failure {
-    /// Exit code 1.
-    Refused(String),
-    /// Exit code 2.
-    Usage(String),
+    /// What it is and what is in it as one line of JSON, on standard output
+    #[arg(long)]
+    json: bool,
 }
 
 use Failure::{Refused, Usage};
@@ -80,24 +72,19 @@ struct Found {
     facts: Vec<(&'static str, String)>,
 }
 
-fn main() -> ExitCode {
-    let Command::Inspect(options) = Cli::parse().command;
-    let (code, message) = match inspect(&options) {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(Refused(why)) => (1, format!("refused: {why}")),
-        Err(Usage(why)) => (2, format!("error: {why}")),
-    };
-    eprintln!("{message}");
-    ExitCode::from(code)
-}
-
-fn inspect(options: &Inspect) -> Result<(), Failure> {
-    let keys = secret_keys(options)?;
+pub(crate) async fn run(options: &Inspect) -> Result<(), Failure> {
+    let settings = settings(options)?;
+    let keys = secret_keys(options, settings.as_ref())?;
+    let mut options = options.clone();
+    let own =
+        settings.as_ref().and_then(|settings| settings.key_salt.strip_prefix("django.contrib.sessions."));
+    options.class_name.extend(own.filter(|name| *name != "SessionStore").map(str::to_owned));
+    let options = &options;
     let token = read_token()?;
-    let found = if token.contains(':') {
-        read_signed(options, &keys, &token)?
-    } else {
-        read_legacy(options, &keys, &token)?
+    let found = match &settings {
+        Some(settings) if is_key(&token) => look_up(settings, &token).await?,
+        _ if token.contains(':') => read_signed(options, &keys, &token)?,
+        _ => read_legacy(options, &keys, &token)?,
     };
     let mut data = Object::parse(&found.payload).map_err(|error| {
         // Protocol 2 and newer begin with this byte, which JSON cannot.
@@ -108,28 +95,113 @@ fn inspect(options: &Inspect) -> Result<(), Failure> {
             _ => Refused(format!("the signature is good, but the content is not a session: {error}")),
         }
     })?;
+    let masked = if options.show_secrets { Vec::new() } else { mask(&mut data) };
+    if options.json {
+        return print_json(&found.facts, &masked, &data);
+    }
     for (fact, text) in &found.facts {
         eprintln!("{:<12}{text}", format!("{fact}:"));
     }
-    if !options.show_secrets {
-        let masked = mask(&mut data);
-        if !masked.is_empty() {
-            eprintln!("{:<12}{} (--show-secrets shows them)", "masked:", masked.join(", "));
+    if !masked.is_empty() {
+        eprintln!("{:<12}{} (--show-secrets shows them)", "masked:", masked.join(", "));
+    }
+    Ok(print_pretty(&data.to_vec(), io::stdout().lock())?)
+}
+
+fn print_json(facts: &[(&'static str, String)], masked: &[String], data: &Object) -> Result<(), Failure> {
+    let mut report = Object::new();
+    let text = |text: &String| RawValue::new(text).expect("text has a JSON form");
+    for (fact, says) in facts {
+        report.insert(fact, text(says));
+    }
+    report.insert("masked", RawValue::new(masked).expect("so have texts"));
+    let session = RawValue::from_text(data.to_vec()).expect("it was parsed");
+    report.insert("session", session);
+    say(String::from_utf8_lossy(&report.to_vec()))
+}
+
+// ------------------------------------------------------------------------------------------------ keys of sessions
+
+/// What a session may be stored under. The key may be what the store has in place of one.
+pub(crate) fn names_of(key: &SessionKey) -> Vec<SessionKey> {
+    match key.is_stored_name() {
+        true => vec![key.clone()],
+        false => vec![key.clone(), hashed_name(key)],
+    }
+}
+
+fn is_key(token: &str) -> bool {
+    let is_key_char = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let rest = token.strip_prefix("sha256$").unwrap_or(token);
+    (8..=40).contains(&rest.len()) && rest.chars().all(is_key_char)
+}
+
+async fn look_up(settings: &Settings, key: &str) -> Result<Found, Failure> {
+    let store = open(settings).await?;
+    for name in names_of(&SessionKey::from_stored_name(key)) {
+        if let Some(stored) = store.find(&name).await? {
+            return describe_stored(settings, stored);
         }
     }
-    match print_pretty(&data.to_vec(), io::stdout().lock()) {
-        // Whoever reads us, as `head`, has seen enough.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Usage(format!("cannot write: {error}")))
-        }
-        _ => Ok(()),
+    Err(Refused(format!(
+        "there is no such session in {}: it was logged out, or has ended",
+        describe(settings)
+    )))
+}
+
+fn describe_stored(settings: &Settings, stored: StoredSession) -> Result<Found, Failure> {
+    let now = Timestamp::now();
+    let mut facts = vec![("store", describe(settings)), ("session", id(&stored.name))];
+    if stored.name.is_stored_name() {
+        facts.push(("name", "a hash of its key (HASH_KEYS)".to_owned()));
     }
+    if let Some(saved) = stored.saved {
+        facts.push(("saved", moment(&Ok(saved), now)));
+    }
+    let ends = stored.ends.map_or_else(String::new, |ends| format!("{ends:.0}, "));
+    facts.push(("ends", format!("{ends}{}", report::ends(stored.ends, now))));
+    facts.push(("size", format!("{} bytes", stored.size)));
+    let data = stored.data.map_err(|error| {
+        Refused(format!(
+            "it is stored, {} bytes, but cannot be read: {}. Is this the SECRET_KEY of the site that saved it, and the \
+             format of its cache?",
+            stored.size,
+            sentence(&error)
+        ))
+    })?;
+    facts.push(("user", user_of(&data).unwrap_or_else(|| "nobody is logged in".to_owned())));
+    facts.push(("values", many(data.len() as u64, "value")));
+    Ok(Found { payload: shown_values(&data).to_vec(), facts })
+}
+
+/// As JSON. What Python can pickle and JSON cannot hold is only named.
+fn shown_values(data: &Data) -> Object {
+    let mut object = Object::new();
+    for (name, value) in data.iter() {
+        let text = match value.to_json() {
+            Ok(text) => text.into_owned(),
+            Err(error) => RawValue::new(&format!("({error})")).expect("text has a JSON form"),
+        };
+        object.insert(&name, text);
+    }
+    object
 }
 
 // ------------------------------------------------------------------------------------------------ input
 
+/// The settings of the site, if there are any. Only to read a token, its key is enough.
+fn settings(options: &Inspect) -> Result<Option<Settings>, Failure> {
+    let is_told = options.place.settings.is_some() || std::env::var_os("DJANGO_SESSIONS_FILE").is_some();
+    let is_in_variables = std::env::var_os("SECRET_KEY").is_some();
+    if is_told || is_in_variables { options.place.read().map(Some) } else { Ok(None) }
+}
+
 /// The keys, the current one first, each with Django's name for it.
-fn secret_keys(options: &Inspect) -> Result<Vec<(String, String)>, Failure> {
+fn secret_keys(options: &Inspect, settings: Option<&Settings>) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+    if let Some(settings) = settings.filter(|_| options.secret_key_file.is_none()) {
+        let keys = &settings.secret_keys;
+        return Ok(named(keys.current().to_vec(), keys.fallbacks().map(<[u8]>::to_vec)));
+    }
     let (current, fallbacks) = match &options.secret_key_file {
         Some(path) => {
             let text =
@@ -141,12 +213,17 @@ fn secret_keys(options: &Inspect) -> Result<Vec<(String, String)>, Failure> {
     };
     if current.is_empty() {
         return Err(Usage(format!(
-            "no secret key: set {KEY_VARIABLE}, or name a file with --secret-key-file"
+            "no secret key: name a settings file with --settings, set {KEY_VARIABLE}, or name a file with \
+             --secret-key-file"
         )));
     }
-    let fallbacks = fallbacks.lines().filter(|line| !line.is_empty()).enumerate();
-    let fallbacks = fallbacks.map(|(index, key)| (format!("SECRET_KEY_FALLBACKS[{index}]"), key.to_owned()));
-    Ok([("SECRET_KEY".to_owned(), current)].into_iter().chain(fallbacks).collect())
+    let fallbacks = fallbacks.lines().filter(|line| !line.is_empty());
+    Ok(named(current.into_bytes(), fallbacks.map(|key| key.as_bytes().to_vec())))
+}
+
+fn named(current: Vec<u8>, fallbacks: impl Iterator<Item = Vec<u8>>) -> Vec<(String, Vec<u8>)> {
+    let name = |(index, key)| (format!("SECRET_KEY_FALLBACKS[{index}]"), key);
+    [("SECRET_KEY".to_owned(), current)].into_iter().chain(fallbacks.enumerate().map(name)).collect()
 }
 
 fn variable(name: &str) -> Result<String, Failure> {
@@ -218,20 +295,20 @@ impl fmt::Display for Purpose {
 }
 
 /// The format of today, and with SHA-1 that of the cookies of older sites.
-fn read_signed(options: &Inspect, keys: &[(String, String)], token: &str) -> Result<Found, Failure> {
+fn read_signed(options: &Inspect, keys: &[(String, Vec<u8>)], token: &str) -> Result<Found, Failure> {
     let signature = token.rsplit_once(':').map_or(0, |(_, signature)| signature.len());
     let (algorithm, hash) = match signature {
         // As many characters as base64 makes of SHA-1's 20 bytes; of SHA-256's 32 it makes 43.
-        27 => sha1()?,
+        27 => (Algorithm::Sha1, "HMAC-SHA1, as before Django 3.1"),
         _ => (Algorithm::Sha256, "HMAC-SHA256"),
     };
-    let signer = |key: &str, purpose: &Purpose| {
+    let signer = |key: &[u8], purpose: &Purpose| {
         let signer = Signer::with_algorithm(&SecretKeys::new(key), &purpose.salt, algorithm);
         TimestampSigner::from(signer).max_inflated(options.max_inflated)
     };
     let tried = Purpose::sessions(&options.class_name);
     let combinations = || keys.iter().flat_map(|key| tried.iter().map(move |purpose| (key, purpose)));
-    let good = |key: &str, purpose: &Purpose| {
+    let good = |key: &[u8], purpose: &Purpose| {
         !matches!(signer(key, purpose).unsign(token, None), Err(SigningError::BadSignature))
     };
     let Some(((key_name, key), purpose)) = combinations().find(|((_, key), purpose)| good(key, purpose))
@@ -262,10 +339,9 @@ fn read_signed(options: &Inspect, keys: &[(String, String)], token: &str) -> Res
             SigningError::TooLarge { max_size } => {
                 format!("it inflates to more than {max_size} bytes; raise --max-inflated to read it")
             }
-            error => format!(
-                "the signature is good, of {purpose}, but the content is not: {}",
-                with_sources(&error)
-            ),
+            error => {
+                format!("the signature is good, of {purpose}, but the content is not: {}", sentence(&error))
+            }
         })
     })?;
     let compression = if token.starts_with('.') { "compressed" } else { "not compressed" };
@@ -279,7 +355,7 @@ fn read_signed(options: &Inspect, keys: &[(String, String)], token: &str) -> Res
     Ok(Found { payload, facts })
 }
 
-fn no_signature_matches(keys: &[(String, String)], tried: &[Purpose]) -> String {
+fn no_signature_matches(keys: &[(String, Vec<u8>)], tried: &[Purpose]) -> String {
     let names: Vec<_> = keys.iter().map(|(name, _)| name.as_str()).collect();
     let tried: String = tried.iter().map(|purpose| format!("\n  {purpose}")).collect();
     format!(
@@ -290,36 +366,15 @@ fn no_signature_matches(keys: &[(String, String)], tried: &[Purpose]) -> String 
     )
 }
 
-#[cfg(feature = "legacy")]
-fn sha1() -> Result<(Algorithm, &'static str), Failure> {
-    Ok((Algorithm::Sha1, "HMAC-SHA1, as before Django 3.1"))
-}
-
-#[cfg(not(feature = "legacy"))]
-fn sha1() -> Result<(Algorithm, &'static str), Failure> {
-    Err(Refused(
-        "signed with SHA-1, as before Django 3.1: build this program with `--features cli,legacy`".into(),
-    ))
-}
-
 /// What carries no colon: session data of before Django 3.1, or no data at all.
-fn read_legacy(options: &Inspect, keys: &[(String, String)], token: &str) -> Result<Found, Failure> {
-    let is_key =
-        token.len() == 32 && token.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    if is_key {
+fn read_legacy(options: &Inspect, keys: &[(String, Vec<u8>)], token: &str) -> Result<Found, Failure> {
+    if is_key(token) && token.len() == 32 {
         return Err(Refused(
             "this is a session key, not a session: its data is in the row of django_session with that session_key, \
-             or in the cache"
+             or in the cache. Name the site's settings with --settings, and it is looked up there"
                 .into(),
         ));
     }
-    decode_legacy(options, keys, token)
-}
-
-#[cfg(feature = "legacy")]
-fn decode_legacy(options: &Inspect, keys: &[(String, String)], token: &str) -> Result<Found, Failure> {
-    use django_sessions::serializers::legacy::{LegacyCodec, LegacyError};
-
     let class_names = || std::iter::once("SessionStore").chain(options.class_name.iter().map(String::as_str));
     for ((key_name, key), class_name) in
         keys.iter().flat_map(|key| class_names().map(move |name| (key, name)))
@@ -351,15 +406,6 @@ fn decode_legacy(options: &Inspect, keys: &[(String, String)], token: &str) -> R
     Err(Refused(no_signature_matches(keys, &tried)))
 }
 
-#[cfg(not(feature = "legacy"))]
-fn decode_legacy(_: &Inspect, _: &[(String, String)], _: &str) -> Result<Found, Failure> {
-    Err(Refused(
-        "there is no signature in it. If it is session data of before Django 3.1, build this program with `--features \
-         cli,legacy`"
-            .into(),
-    ))
-}
-
 // ------------------------------------------------------------------------------------------------ output
 
 /// The moment, and how long ago it was.
@@ -372,11 +418,6 @@ fn moment(signed_at: &Result<Timestamp, SigningError>, now: Timestamp) -> String
         _ if days > 2 => format!("{signed_at}, {days} days ago"),
         _ => format!("{signed_at}, {:#} ago", SignedDuration::from_secs(age.as_secs())),
     }
-}
-
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Replaces what lets its reader act for the user. Returns the keys under which something was.
@@ -456,12 +497,6 @@ mod tests {
         let mut output = Vec::new();
         print_pretty(text.as_bytes(), &mut output).unwrap();
         String::from_utf8(output).unwrap()
-    }
-
-    #[test]
-    fn command_line_is_sound() {
-        use clap::CommandFactory;
-        Cli::command().debug_assert();
     }
 
     #[test]

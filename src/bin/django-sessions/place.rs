@@ -1,0 +1,106 @@
+//! Which store: the site's, or another one that its settings name.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use django_sessions::backends::manage::ManagedStore;
+use django_sessions::settings::{Engine, Settings, SettingsError};
+
+use crate::report::{Failure, sentence};
+
+#[derive(Args, Clone, Default)]
+pub(crate) struct Place {
+    /// What `manage.py export_session_settings --output FILE` wrote. Default: DJANGO_SESSIONS_FILE, or variables
+    #[arg(long, value_name = "FILE")]
+    pub(crate) settings: Option<PathBuf>,
+    /// Another engine than SESSION_ENGINE
+    #[arg(long, value_name = "ENGINE")]
+    pub(crate) engine: Option<EngineName>,
+    /// Another cache than SESSION_CACHE_ALIAS
+    #[arg(long, value_name = "ALIAS")]
+    pub(crate) cache: Option<String>,
+    /// Another database than that of the sessions
+    #[arg(long, value_name = "ALIAS")]
+    pub(crate) database: Option<String>,
+    /// Another folder than SESSION_FILE_PATH
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) path: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum EngineName {
+    Db,
+    Cache,
+    CachedDb,
+    File,
+}
+
+impl Place {
+    pub(crate) fn read(&self) -> Result<Settings, Failure> {
+        let settings = match &self.settings {
+            Some(path) => Settings::from_file(path),
+            None => Settings::from_env(),
+        };
+        let mut settings = settings.map_err(|error| match (&error, &self.settings) {
+            (SettingsError::Value { origin, .. }, None) if origin == "environment" => {
+                Failure::Usage(format!(
+                    "{}. Or name the file that `manage.py export_session_settings` wrote: --settings FILE",
+                    sentence(&error)
+                ))
+            }
+            _ => Failure::Usage(sentence(&error)),
+        })?;
+        if let Some(engine) = self.engine {
+            settings.session_engine = match engine {
+                EngineName::Db => Engine::Db,
+                EngineName::Cache => Engine::Cache,
+                EngineName::CachedDb => Engine::CachedDb,
+                EngineName::File => Engine::File,
+            };
+        }
+        if let Some(alias) = &self.cache {
+            settings.session_cache_alias.clone_from(alias);
+        }
+        if let Some(alias) = &self.database {
+            settings.session_database.clone_from(alias);
+        }
+        if let Some(path) = &self.path {
+            settings.session_file_path = Some(path.clone());
+        }
+        Ok(settings)
+    }
+
+    pub(crate) async fn open(&self) -> Result<(Settings, Arc<dyn ManagedStore>), Failure> {
+        let settings = self.read()?;
+        let store = open(&settings).await?;
+        Ok((settings, store))
+    }
+}
+
+pub(crate) async fn open(settings: &Settings) -> Result<Arc<dyn ManagedStore>, Failure> {
+    settings.connect_managed().await.map_err(|error| match error {
+        SettingsError::Open { .. } => Failure::Refused(format!(
+            "{}. Does it run, and is this the address? The settings name it",
+            sentence(&error)
+        )),
+        error => Failure::Usage(sentence(&error)),
+    })
+}
+
+/// The store in words.
+pub(crate) fn describe(settings: &Settings) -> String {
+    let cache = || format!("the cache {:?}", settings.session_cache_alias);
+    let table = || format!("the table {} of the database {:?}", settings.db_table, settings.session_database);
+    match settings.session_engine {
+        Engine::Db => table(),
+        Engine::Cache => cache(),
+        Engine::CachedDb => format!("{}, with {} before it", table(), cache()),
+        Engine::File => {
+            let folder = settings.session_file_path.clone().unwrap_or_else(std::env::temp_dir);
+            format!("the folder {}", folder.display())
+        }
+        _ => "the cookies of browsers".to_owned(),
+    }
+}
