@@ -9,6 +9,8 @@ pub mod cache;
 pub mod cached_db;
 #[cfg(feature = "_sql")]
 pub mod db;
+#[cfg(feature = "_async")]
+pub mod fallback;
 pub mod file;
 #[cfg(feature = "_async")]
 pub mod hashed_keys;
@@ -204,11 +206,11 @@ pub trait SessionStore: Send + Sync {
         }
     }
 
-    /// Deletes the session under `key`, if there is one.
+    /// Deletes the session under `key`. Returns whether there was one: of several who delete it at once, one is told so.
     ///
     /// # Errors
     /// When the store fails.
-    async fn delete(&self, key: &SessionKey) -> Result<(), StoreError>;
+    async fn delete(&self, key: &SessionKey) -> Result<bool, StoreError>;
 
     /// Deletes the sessions that are over (`manage.py clearsessions`). Returns how many.
     ///
@@ -253,7 +255,7 @@ pub trait SessionStore: Send + Sync {
         let old = session.key().cloned();
         self.create(session).await?;
         match old {
-            Some(old) => self.delete(&old).await,
+            Some(old) => self.delete(&old).await.map(drop),
             None => Ok(()),
         }
     }

@@ -115,6 +115,8 @@ pub struct Settings {
     pub max_inflated: usize,
     /// `RUST_SESSIONS["HASH_KEYS"]` of the Python package: off.
     pub hash_keys: HashKeys,
+    /// `RUST_SESSIONS["FALLBACK_ENGINE"]` of the Python package: none. The store that sessions were in before.
+    pub fallback: Option<FallbackSettings>,
     /// Users and logins.
     pub auth: AuthSettings,
     /// `CSRF_*`.
@@ -184,6 +186,40 @@ pub enum HashKeys {
     Plain,
 }
 
+/// What is different for the store that sessions were in before. What is not said is as in the other settings.
+///
+/// ```
+/// use django_sessions::settings::{Engine, FallbackSettings, FileFormat, Settings};
+///
+/// let text = r#"{"version": 1, "secret_key": "x", "session_engine": "cache", "fallback": {"session_engine": "db"}}"#;
+/// let settings = Settings::from_str(text, FileFormat::Json)?;
+/// assert_eq!(settings.fallback.unwrap().session_engine, Engine::Db);
+/// # Ok::<(), django_sessions::settings::SettingsError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct FallbackSettings {
+    /// Where sessions were kept: [`Engine::Db`].
+    pub session_engine: Engine,
+    /// Which of `caches`.
+    pub session_cache_alias: Option<String>,
+    /// What stood before a session's key in that cache.
+    pub cache_key_prefix: Option<String>,
+    /// The folder of the file engine.
+    pub session_file_path: Option<PathBuf>,
+    /// Alias of the database with the table.
+    pub session_database: Option<String>,
+    /// The table.
+    pub db_table: Option<String>,
+    /// The salt of what was signed.
+    pub key_salt: Option<String>,
+    /// How long sessions lived that did not say so.
+    pub session_cookie_age: Option<i64>,
+    /// Under which names they are kept there: their keys.
+    pub hash_keys: HashKeys,
+}
+
 /// The `SameSite` attribute of a cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
@@ -231,6 +267,7 @@ impl Settings {
             db_schema: None,
             max_inflated: DEFAULT_MAX_INFLATED,
             hash_keys: HashKeys::Off,
+            fallback: None,
             auth: AuthSettings::default(),
             csrf: CsrfSettings::default(),
             messages: MessagesSettings::default(),

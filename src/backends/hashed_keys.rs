@@ -180,12 +180,13 @@ impl SessionStore for HashedKeys {
         Ok(Session::new())
     }
 
-    async fn delete(&self, key: &SessionKey) -> Result<(), StoreError> {
+    async fn delete(&self, key: &SessionKey) -> Result<bool, StoreError> {
         // In this order no other request can move the session out of the way.
+        let mut deleted = false;
         for name in self.names(key).iter().rev() {
-            self.store.delete(name).await?;
+            deleted |= self.store.delete(name).await?;
         }
-        Ok(())
+        Ok(deleted)
     }
 
     async fn clear_expired(&self) -> Result<u64, StoreError> {

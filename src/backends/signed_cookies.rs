@@ -193,8 +193,8 @@ impl SessionStore for SignedCookieStore {
     }
 
     /// Nothing is here to be deleted: the response takes the cookie away.
-    async fn delete(&self, _: &SessionKey) -> Result<(), StoreError> {
-        Ok(())
+    async fn delete(&self, _: &SessionKey) -> Result<bool, StoreError> {
+        Ok(false)
     }
 
     /// 0: browsers drop what is over.

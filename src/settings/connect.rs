@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Engine, HashKeys, Settings, SettingsError};
 use crate::backends::SessionStore;
+use crate::backends::fallback::FallbackStore;
 use crate::backends::hashed_keys::HashedKeys;
 use crate::backends::manage::ManagedStore;
 
@@ -44,11 +45,49 @@ impl Settings {
         if self.session_engine == Engine::SignedCookies {
             return self.open_signed_cookies();
         }
+        let store = self.with_hashed_keys().await?;
+        Ok(match self.of_fallback() {
+            None => store,
+            Some(old) => Arc::new(FallbackStore::new(store, old.with_hashed_keys().await?)),
+        })
+    }
+
+    async fn with_hashed_keys(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
         let store = self.connect_managed().await?;
         Ok(match self.hash_keys {
             HashKeys::Off => store,
             mode => Arc::new(HashedKeys::new(store, mode)),
         })
+    }
+
+    /// The settings of the store that sessions were in before, if there is a [`fallback`](Self::fallback).
+    ///
+    /// ```
+    /// use django_sessions::settings::{Engine, FileFormat, Settings};
+    ///
+    /// let text = r#"{"version": 1, "secret_key": "x", "session_engine": "cache", "fallback": {"db_table": "old"}}"#;
+    /// let old = Settings::from_str(text, FileFormat::Json)?.of_fallback().expect("there is one");
+    /// assert_eq!((old.session_engine, &*old.db_table), (Engine::Db, "old"));
+    /// # Ok::<(), django_sessions::settings::SettingsError>(())
+    /// ```
+    pub fn of_fallback(&self) -> Option<Self> {
+        fn replace<T>(field: &mut T, other: Option<T>) {
+            if let Some(other) = other {
+                *field = other;
+            }
+        }
+        let mut old = self.clone();
+        let fallback = old.fallback.take()?;
+        old.session_engine = fallback.session_engine;
+        replace(&mut old.session_cache_alias, fallback.session_cache_alias);
+        old.cache_key_prefix = fallback.cache_key_prefix;
+        old.session_file_path = fallback.session_file_path.or(old.session_file_path);
+        replace(&mut old.session_database, fallback.session_database);
+        replace(&mut old.db_table, fallback.db_table);
+        replace(&mut old.key_salt, fallback.key_salt);
+        replace(&mut old.session_cookie_age, fallback.session_cookie_age);
+        old.hash_keys = fallback.hash_keys;
+        Some(old)
     }
 
     /// Opens the same store to look after it: its sessions can be listed and pruned, and go by the names that the store has

@@ -294,7 +294,7 @@ impl Session {
     /// Deletes the session under the key that it had before.
     async fn retire(&self, key: Option<SessionKey>) -> Result<(), StoreError> {
         match key {
-            Some(key) => self.0.site.store.delete(&key).await,
+            Some(key) => self.0.site.store.delete(&key).await.map(drop),
             None => Ok(()),
         }
     }

@@ -235,13 +235,18 @@ class Router:
         return "default"
 
 
-def test_a_fallback_is_pythons_alone(settings):
+def test_a_fallback_is_exported_with_its_place(settings, tmp_path):
     settings.SESSION_ENGINE = "django_rust_sessions.backends.db"
-    before = run()
+    before = json.loads(run(format="json")[0])
+    settings.SESSION_FILE_PATH = str(tmp_path)
     settings.RUST_SESSIONS = {"FALLBACK_ENGINE": "django.contrib.sessions.backends.file"}
-    after = run()
-    assert "Note: RUST_SESSIONS['FALLBACK_ENGINE'] is Python's alone" in after[1]
-    assert after[0] == before[0]
+    after = json.loads(run(format="json")[0])
+    fallback = after.pop("fallback")
+    assert (fallback["session_engine"], fallback["session_file_path"]) == ("file", str(tmp_path))
+    assert "hash_keys" not in fallback
+    assert after == before
+    # As if the former engine were the site's, for a migration: without that.
+    assert "fallback" not in json.loads(run(format="json", engine=settings.SESSION_ENGINE)[0])
 
 
 def test_routers():

@@ -11,6 +11,7 @@ from django.contrib.sessions.serializers import JSONSerializer
 from django.db import router
 from django.utils.module_loading import import_string
 
+from ...backends.fallback import open_store
 from ...codec import CodecMixin
 from ...conf import option
 from . import auth
@@ -37,9 +38,10 @@ def export(report: Report, engine_name: str = "") -> dict[str, Any]:
     """All of it, in the order of the file."""
     engine = _engine(engine_name or settings.SESSION_ENGINE)
     store = _store(engine)
-    kind = next(kind for kind, base in ENGINES.items() if issubclass(engine, base))
+    kind = _kind(engine)
     _check_format(engine, kind)
-    databases = set()
+    databases: set[str] = set()
+    caches: dict[str, Any] = {}
     tree: dict[str, Any] = {
         "version": VERSION,
         **_secret_keys(report),
@@ -53,29 +55,65 @@ def export(report: Report, engine_name: str = "") -> dict[str, Any]:
         tree["max_inflated"] = option("MAX_INFLATED")
         if option("HASH_KEYS"):
             tree["hash_keys"] = option("HASH_KEYS")
-        if option("FALLBACK_ENGINE"):
-            report.note(
-                "RUST_SESSIONS['FALLBACK_ENGINE'] is Python's alone: Rust does not see sessions "
-                "that have not moved yet. Let `manage.py sessions migrate` end first."
-            )
-    if kind in ("db", "cached_db"):
-        tree |= _table(store, report)
-        databases.add(tree["session_database"])
-    caches = {}
-    if kind in ("cache", "cached_db"):
-        alias = settings.SESSION_CACHE_ALIAS
-        tree["session_cache_alias"] = alias
-        tree["cache_key_prefix"] = _cache_key_prefix(store, kind)
-        caches[alias] = export_cache(alias, report)
-        databases |= databases_of(alias)
+    alias = settings.SESSION_CACHE_ALIAS
+    place = _place(kind, store, alias, caches, databases, report)
+    fallback = None
+    if isinstance(store, CodecMixin) and option("FALLBACK_ENGINE") and not engine_name:
+        fallback = _fallback(caches, databases, report)
     return {
         **tree,
+        **place,
+        "fallback": fallback,
         "caches": caches or None,
         "databases": _databases(databases, report) or None,
         "auth": auth.export_auth(report),
         "csrf": auth.export_csrf(),
         "messages": auth.export_messages(),
     }
+
+
+def _place(
+    kind: str,
+    store: Any,
+    alias: str,
+    caches: dict[str, Any],
+    databases: set[str],
+    report: Report,
+) -> dict[str, Any]:
+    """Which table and which cache, of which more is to be said then."""
+    place: dict[str, Any] = {}
+    if kind in ("db", "cached_db"):
+        place |= _table(store, report)
+        databases.add(place["session_database"])
+    if kind in ("cache", "cached_db"):
+        place["session_cache_alias"] = alias
+        place["cache_key_prefix"] = _cache_key_prefix(store, kind)
+        caches[alias] = export_cache(alias, report)
+        databases |= databases_of(alias)
+    return place
+
+
+def _fallback(caches: dict[str, Any], databases: set[str], report: Report) -> dict[str, Any]:
+    """The store that sessions were in before."""
+    engine = _engine(option("FALLBACK_ENGINE"))
+    alias = option("FALLBACK_CACHE_ALIAS") or settings.SESSION_CACHE_ALIAS
+    kind = _kind(engine)
+    _check_format(engine, kind)
+    if kind in ("cache", "cached_db"):
+        check_backend(alias)
+    store = open_store(engine, None, option("FALLBACK_CACHE_ALIAS"))
+    return {
+        "session_engine": kind,
+        "key_salt": store.key_salt,
+        "session_file_path": os.path.abspath(store.storage_path) if kind == "file" else None,
+        "session_cookie_age": int(store.get_session_cookie_age()),
+        "hash_keys": (option("HASH_KEYS") or None) if isinstance(store, CodecMixin) else None,
+        **_place(kind, store, alias, caches, databases, report),
+    }
+
+
+def _kind(engine: Any) -> str:
+    return next(kind for kind, base in ENGINES.items() if issubclass(engine, base))
 
 
 def _databases(needed: set[str], report: Report) -> dict[str, Any]:

@@ -1,0 +1,137 @@
+//! Two stores, while sessions move from one to the other: what the Python package does with
+//! `RUST_SESSIONS["FALLBACK_ENGINE"]`. Django itself has no such thing.
+//!
+//! What is not in the new store is read from the old one, and its next save puts it into the new one. Nobody is logged out
+//! on the way, and a logout holds in both. Requests of both languages, `manage.py sessions migrate` and the tool
+//! `django-sessions migrate --move` agree on two rules. Whoever adds a session to the new store then takes it out of the old
+//! one; if it is gone there, it was logged out meanwhile, and is taken out of the new one as well. And a logout deletes from
+//! the old store first: so whichever way the two cross, the logout wins.
+//!
+//! ```
+//! # #[cfg(feature = "file")]
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//!
+//! use django_sessions::backends::{SessionStore, fallback::FallbackStore, file::FileStore};
+//! use django_sessions::session::Session;
+//! # use django_sessions::{crypto::SecretKeys, settings::Settings};
+//! # let folders = [tempfile::tempdir()?, tempfile::tempdir()?];
+//! # let [new, old] = folders.each_ref().map(|folder| {
+//! #     Arc::new(FileStore::in_directory(folder.path(), Settings::new(SecretKeys::new("secret"))).unwrap())
+//! # });
+//! let mut session = Session::new();
+//! old.save(&mut session).await?;
+//! let key = session.key().expect("it was saved").clone();
+//!
+//! let store = FallbackStore::new(new.clone(), old.clone());
+//! let mut session = store.load(&key).await?; // found in the old store
+//! store.save(&mut session).await?;
+//! assert!(new.exists(&key).await? && !old.exists(&key).await?);
+//! # Ok(()) }
+//! # #[cfg(not(feature = "file"))]
+//! # fn main() {}
+//! ```
+//!
+//! [`Settings::connect`](crate::settings::Settings::connect) opens both when
+//! [`Settings::fallback`](crate::settings::Settings::fallback) says so.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{SessionStore, StoreError};
+use crate::session::{Session, SessionKey};
+
+/// A store, and the one that sessions were in before.
+///
+/// Cheap to clone; clones share both.
+#[derive(Clone)]
+pub struct FallbackStore {
+    new: Arc<dyn SessionStore>,
+    old: Arc<dyn SessionStore>,
+}
+
+impl fmt::Debug for FallbackStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FallbackStore").finish_non_exhaustive()
+    }
+}
+
+impl FallbackStore {
+    /// `new`, and `old` for what is not there. Neither may be a store of signed cookies.
+    pub fn new(new: Arc<dyn SessionStore>, old: Arc<dyn SessionStore>) -> Self {
+        Self { new, old }
+    }
+}
+
+#[async_trait]
+impl SessionStore for FallbackStore {
+    async fn exists(&self, key: &SessionKey) -> Result<bool, StoreError> {
+        Ok(self.new.exists(key).await? || self.old.exists(key).await?)
+    }
+
+    async fn insert(&self, key: &SessionKey, session: &Session) -> Result<bool, StoreError> {
+        Ok(!self.old.exists(key).await? && self.new.insert(key, session).await?)
+    }
+
+    async fn update(&self, key: &SessionKey, session: &Session) -> Result<bool, StoreError> {
+        if self.new.update(key, session).await? {
+            return Ok(true);
+        }
+        if !self.old.exists(key).await? || !self.new.insert(key, session).await? {
+            // It is gone, or another request has moved it between the two looks.
+            return self.new.update(key, session).await;
+        }
+        let was_there = self.old.delete(key).await?;
+        if !was_there {
+            self.new.delete(key).await?;
+        }
+        Ok(was_there)
+    }
+
+    async fn load(&self, key: &SessionKey) -> Result<Session, StoreError> {
+        // The new one again: it may have moved between the two looks.
+        for store in [&self.new, &self.old, &self.new] {
+            let session = store.load(key).await?;
+            if session.key().is_some() {
+                return Ok(session);
+            }
+        }
+        Ok(Session::new())
+    }
+
+    async fn load_or_empty(&self, key: &SessionKey) -> Result<Session, StoreError> {
+        for store in [&self.new, &self.old, &self.new] {
+            let session = store.load_or_empty(key).await?;
+            if session.key().is_some() {
+                return Ok(session);
+            }
+        }
+        Ok(Session::new())
+    }
+
+    async fn delete(&self, key: &SessionKey) -> Result<bool, StoreError> {
+        let from_old = self.old.delete(key).await;
+        // Also if the old one failed.
+        let from_new = self.new.delete(key).await?;
+        // Other processes may still have the settings of before, and move it the other way.
+        Ok(from_old? | self.old.delete(key).await? | from_new)
+    }
+
+    /// Those of the new store. What is over in the old one is in nobody's use.
+    async fn clear_expired(&self) -> Result<u64, StoreError> {
+        self.new.clear_expired().await
+    }
+
+    async fn create(&self, session: &mut Session) -> Result<(), StoreError> {
+        loop {
+            self.new.create(session).await?;
+            let key = session.key().expect("it was created").clone();
+            if !self.old.exists(&key).await? {
+                return Ok(());
+            }
+            self.new.delete(&key).await?;
+        }
+    }
+}
