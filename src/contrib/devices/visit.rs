@@ -40,6 +40,17 @@ impl Client {
         self
     }
 
+    /// What is kept of the header `User-Agent`: without control characters, and at most 255 characters.
+    ///
+    /// ```
+    /// use django_sessions::contrib::devices::Client;
+    ///
+    /// assert_eq!(Client::new(None, None, b" curl/8.5.0\t").user_agent(), "curl/8.5.0");
+    /// ```
+    pub fn user_agent(&self) -> &str {
+        &self.user_agent
+    }
+
     #[cfg(feature = "_layer")]
     pub(crate) fn cookie(&self) -> Option<&SessionKey> {
         self.cookie.as_ref()
