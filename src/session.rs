@@ -163,7 +163,6 @@ pub struct Session {
     /// The keys of values that are no reason to store the session.
     lazy_defaults: Vec<String>,
     stored_name: Option<SessionKey>,
-    has_moved: bool,
 }
 
 impl Session {
@@ -186,20 +185,16 @@ impl Session {
     pub fn set_key(&mut self, key: Option<SessionKey>) {
         self.key = key;
         self.stored_name = None;
-        self.has_moved = false;
     }
 
-    /// What the store knows this session by, if it is known to be another name than the store would give it today; see
-    /// [`HashKeys`](crate::settings::HashKeys).
+    /// What the store knows this session by, if it is one with [hashed keys](crate::settings::HashKeys) that said so: it may
+    /// have found the session under another name than it would give it today.
     ///
     /// ```
     /// # use django_sessions::session::{Session, SessionKey};
     /// let mut session = Session::with_data(SessionKey::new("a key of today"), Default::default());
     /// session.set_stored_name(Some(SessionKey::from_stored_name("its name in the store")));
     /// assert_eq!(session.stored_name().unwrap().as_str(), "its name in the store");
-    /// assert!(!session.has_moved());
-    /// session.set_stored_name(session.key().cloned());
-    /// assert!(session.has_moved());
     /// ```
     pub fn stored_name(&self) -> Option<&SessionKey> {
         self.stored_name.as_ref()
@@ -207,13 +202,7 @@ impl Session {
 
     /// Says under which name the session was found or saved. For stores, after [`set_key`](Self::set_key), which forgets it.
     pub fn set_stored_name(&mut self, name: Option<SessionKey>) {
-        self.has_moved |= self.stored_name.is_some() && self.stored_name != name;
         self.stored_name = name;
-    }
-
-    /// Whether its store gave this session another name when it was saved.
-    pub fn has_moved(&self) -> bool {
-        self.has_moved
     }
 
     /// All values, in order. Counts as access.

@@ -30,6 +30,8 @@ async fn play(database: Value, hash_keys: &str) {
         rows::a_new_key_with_an_error_of_the_server(&site, framework).await;
         rows::a_logout_deletes(&site, framework).await;
         rows::a_session_that_django_ends_is_over(&site, framework).await;
+        rows::a_new_password(&site, framework).await;
+        rows::at_once(&site, framework).await;
         rows::all_but_one(&site, framework).await;
         failures::a_user_who_is_gone(&site, framework).await;
     }

@@ -88,8 +88,9 @@ impl Visit {
         let (Some(user), Some(name)) = (user, stored_name(store, session)) else {
             return old_names.first().cloned().map(|name| Self::of_nobody(name, old_names));
         };
+        // Also when the store has another name for it by now.
         let is_due = is_due(name.as_str(), &user);
-        if !(is_due || !old_names.is_empty() || client.logged_in || session.has_moved()) {
+        if !(is_due || !old_names.is_empty() || client.logged_in) {
             return None;
         }
         let all = session.key().map(|key| names(store, key)).unwrap_or_default();

@@ -30,10 +30,6 @@ impl Browser {
         Self { cookie: None, agent: FIREFOX, ip: IP }
     }
 
-    pub(crate) fn with_cookie(cookie: impl Into<String>) -> Self {
-        Self { cookie: Some(cookie.into()), ..Self::new() }
-    }
-
     /// Keeps the cookie that came, or lets go the one that was taken away.
     fn keep(&mut self, set_cookie: Option<&str>) {
         let value = set_cookie.and_then(|text| text.split(';').next()?.split_once('='));

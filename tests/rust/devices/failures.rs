@@ -3,7 +3,12 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use django_sessions::contrib::devices::Devices;
+use django_sessions::backends::SessionStore;
+use django_sessions::backends::signed_cookies::SignedCookieStore;
+use django_sessions::contrib::devices::{Client, Devices};
+use django_sessions::crypto::SecretKeys;
+use django_sessions::session::{Session, SessionKey};
+use django_sessions::settings::Settings;
 use serde_json::json;
 
 use crate::apps::{BOTH, Browser, Framework};
@@ -90,7 +95,7 @@ async fn no_statement_where_nobody_is_logged_in() {
     for framework in BOTH {
         let url = format!("sqlite:{}", folder.path().join("site.sqlite3").display());
         let pool = sqlx::SqlitePool::connect_lazy(&url).unwrap();
-        let devices = Devices::new(pool.clone(), site.settings.clone());
+        let devices = site.clocked(Devices::new(pool.clone(), site.settings.clone()));
         let mut anonymous = Browser::new();
         for path in ["/unused", "/user", "/cart", "/cart", "/user", "/unused"] {
             let answer = framework.get_with(&site, Some(devices.clone()), &mut anonymous, path).await;
@@ -104,9 +109,35 @@ async fn no_statement_where_nobody_is_logged_in() {
         framework.get_with(&site, Some(devices.clone()), &mut browser, "/unused").await;
         assert_eq!(pool.size(), 0, "{framework:?}");
         assert_eq!(site.rows(&username).len(), 0, "without devices nothing is done");
-        framework.get_with(&site, Some(devices), &mut browser, "/user").await;
+        framework.get_with(&site, Some(devices.clone()), &mut browser, "/user").await;
         assert_ne!(pool.size(), 0, "{framework:?}: now there was one");
         assert_eq!(site.rows(&username).len(), 1);
+
+        pool.close().await; // a statement would fail from now on, and be told of
+        let log = Log::default();
+        let listening = log.listen();
+        site.wait(59);
+        framework.get_with(&site, Some(devices.clone()), &mut browser, "/user").await;
+        assert_eq!(log.text(), "", "{framework:?}: it was written within a minute");
+        site.wait(2);
+        framework.get_with(&site, Some(devices), &mut browser, "/user").await;
+        assert!(log.text().contains("the device of a session was not recorded"), "{framework:?}");
+        drop(listening);
         framework.get(&site, &mut browser, "/logout").await;
     }
+}
+
+/// There is nothing on the server that could be listed or ended.
+#[tokio::test]
+async fn no_statement_for_sessions_in_cookies() {
+    let pool = sqlx::SqlitePool::connect_lazy("sqlite:nowhere").unwrap();
+    let settings = Settings::new(SecretKeys::new("secret"));
+    let (store, devices) = (SignedCookieStore::new(settings.clone()), Devices::new(pool.clone(), settings));
+    let mut session = Session::new();
+    session.insert("_auth_user_id", "1").unwrap();
+    store.save(&mut session).await.unwrap();
+    let client = Client::new(SessionKey::new("another cookie"), None, b"").logged_in();
+    devices.record(&store, &session, &client).await.unwrap();
+    devices.forget(&store, session.key().unwrap()).await.unwrap();
+    assert_eq!(pool.size(), 0);
 }

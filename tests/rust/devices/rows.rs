@@ -164,6 +164,32 @@ pub(crate) async fn a_session_that_django_ends_is_over(site: &Site, framework: F
     assert_eq!(site.rows(&username).len(), 0);
 }
 
+/// Sessions of before a new password are nobody's, and do not show.
+pub(crate) async fn a_new_password(site: &Site, framework: Framework) {
+    let (username, _) = logged_in(site, framework).await;
+    assert_eq!(site.listed_by_rust(&username).await.len(), 1);
+    site.ask("set_password", json!({"username": username}));
+    assert_eq!(site.listed(&username).len(), 0);
+    assert_eq!(site.listed_by_rust(&username).await.len(), 0, "{framework:?}");
+    assert_eq!(site.rows(&username).len(), 1);
+    let user = site.user(&username).await;
+    assert_eq!(site.devices.end_all_sessions(&*site.store, &user, None).await.unwrap(), 1, "those, too");
+}
+
+/// Requests of a session that has no row yet, in several processes.
+pub(crate) async fn at_once(site: &Site, framework: Framework) {
+    let (username, mut browser) = (site.somebody(), Browser::new());
+    framework.get_with(site, None, &mut browser, &format!("/login/{username}")).await;
+    let visit = async || {
+        let mut browser = browser.clone();
+        framework.get_with(site, Some(site.other_process()), &mut browser, "/user").await
+    };
+    let answers = tokio::join!(visit(), visit(), visit(), visit());
+    let good = (200, username.clone());
+    assert_eq!(answers, (good.clone(), good.clone(), good.clone(), good), "{framework:?}");
+    only(site.rows(&username));
+}
+
 pub(crate) async fn all_but_one(site: &Site, framework: Framework) {
     let (username, mut here) = logged_in(site, framework).await;
     let mut others = [Browser::new(), Browser::new()];

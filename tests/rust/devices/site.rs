@@ -114,7 +114,11 @@ impl Site {
 
     /// Those of another process, which remembers nothing.
     pub(crate) fn other_process(&self) -> Devices {
-        with_clock(Devices::new(self.pool.clone(), self.settings.clone()), &self.ahead)
+        self.clocked(Devices::new(self.pool.clone(), self.settings.clone()))
+    }
+
+    pub(crate) fn clocked(&self, devices: Devices) -> Devices {
+        with_clock(devices, &self.ahead)
     }
 
     pub(crate) async fn load(&self, key: &str) -> Session {

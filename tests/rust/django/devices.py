@@ -74,13 +74,14 @@ def create(username):
     return str(User.objects.create_user(username, password="correct horse").pk)
 
 
+def set_password(username):
+    user = User.objects.get(username=username)
+    user.set_password("battery staple")
+    user.save()
+
+
 def delete_user(username):
     User.objects.get(username=username).delete()
-
-
-def forget_user(username):
-    """The row of the user, and no other; as when it went a moment ago."""
-    User.objects.filter(username=username)._raw_delete("default")
 
 
 def hashes(username):
@@ -135,7 +136,7 @@ def summaries(headers):
 OPERATIONS = {
     operation.__name__: operation
     for operation in (
-        *(create, delete_user, forget_user, hashes, visit, rows, user_sessions),
+        *(create, set_password, delete_user, hashes, visit, rows, user_sessions),
         *(end_session, summaries),
     )
 }

@@ -82,9 +82,7 @@ def export(report: Report) -> dict[str, Any]:
     }
 
 
-def _databases(
-    needed: set[str], optional: dict[str, str | None], report: Report
-) -> dict[str, Any]:
+def _databases(needed: set[str], optional: dict[str, str | None], report: Report) -> dict[str, Any]:
     found = {alias: export_database(alias, report) for alias in sorted(needed)}
     for what, alias in optional.items():
         if alias is None or alias in found:
