@@ -174,7 +174,10 @@ pub struct SessionService<S> {
 /// Where requests come from.
 #[cfg(feature = "_sql")]
 #[derive(Clone)]
-struct ClientIp(Arc<dyn Fn(&HttpRequest) -> Option<IpAddr> + Send + Sync>);
+struct ClientIp(Arc<FindIp>);
+
+#[cfg(feature = "_sql")]
+type FindIp = dyn Fn(&HttpRequest) -> Option<IpAddr> + Send + Sync;
 
 #[cfg(feature = "_sql")]
 impl Default for ClientIp {

@@ -181,7 +181,10 @@ pub struct SessionService<S> {
 /// Where requests come from, if somebody said how to know.
 #[cfg(feature = "_sql")]
 #[derive(Clone, Default)]
-struct ClientIp(Option<Arc<dyn Fn(&Parts) -> Option<IpAddr> + Send + Sync>>);
+struct ClientIp(Option<Arc<FindIp>>);
+
+#[cfg(feature = "_sql")]
+type FindIp = dyn Fn(&Parts) -> Option<IpAddr> + Send + Sync;
 
 #[cfg(feature = "_sql")]
 impl ClientIp {
