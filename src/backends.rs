@@ -115,6 +115,13 @@ pub enum StoreError {
     #[cfg(feature = "_cache")]
     #[error("no new session key could be stored; it is likely that the cache is unavailable")]
     NoFreeKey,
+    /// All sessions of a user were to be ended but one, which has no key yet or is not on a server. Django: `ValueError`.
+    #[cfg(feature = "_sql")]
+    #[error(
+        "the session to keep has no key yet, or is not kept on a server: nothing was ended; pass that of a request that is \
+         logged in"
+    )]
+    NothingToKeep,
     /// The database refused, or could not be reached.
     #[cfg(feature = "_sql")]
     #[error("the session database failed")]
@@ -217,6 +224,12 @@ pub trait SessionStore: Send + Sync {
     /// # Errors
     /// When the store fails.
     async fn clear_expired(&self) -> Result<u64, StoreError>;
+
+    /// What the server may know the session with this key by, the name of today first: the key itself, unless the store is one
+    /// of [hashed keys](hashed_keys). Nothing, where the session is in its cookie.
+    fn stored_names(&self, key: &SessionKey) -> Vec<SessionKey> {
+        vec![key.clone()]
+    }
 
     /// Stores the session under a new key, which it has from then on.
     ///

@@ -35,6 +35,8 @@ mod pages {
     mod rust {}
     #[doc = include_str!("../docs/rust-settings.md")]
     mod rust_settings {}
+    #[doc = include_str!("../docs/devices.md")]
+    mod devices {}
     #[cfg(all(feature = "hashers", feature = "sqlite", feature = "toml"))]
     #[doc = include_str!("../docs/move-an-endpoint.md")]
     mod move_an_endpoint {}

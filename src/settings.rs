@@ -27,7 +27,8 @@ mod tree;
 #[cfg(feature = "_sql")]
 pub use crate::backends::db::DatabaseSettings;
 pub use auth::{
-    AuthSettings, CsrfSettings, DerivedTable, MessagesSettings, PasswordHasher, PermissionTables, PkType,
+    AuthSettings, CsrfSettings, DerivedTable, DevicesSettings, MessagesSettings, PasswordHasher,
+    PermissionTables, PkType,
 };
 pub use cache::{CacheBackend, CacheSettings, KeyFunction, MakeKey};
 pub use error::SettingsError;
@@ -119,6 +120,8 @@ pub struct Settings {
     pub fallback: Option<FallbackSettings>,
     /// Users and logins.
     pub auth: AuthSettings,
+    /// The app `django_rust_sessions.devices` of the Python package: none, if the site does not have it.
+    pub devices: Option<DevicesSettings>,
     /// `CSRF_*`.
     pub csrf: CsrfSettings,
     /// `django.contrib.messages`.
@@ -269,6 +272,7 @@ impl Settings {
             hash_keys: HashKeys::Off,
             fallback: None,
             auth: AuthSettings::default(),
+            devices: None,
             csrf: CsrfSettings::default(),
             messages: MessagesSettings::default(),
         }

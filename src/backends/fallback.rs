@@ -124,6 +124,19 @@ impl SessionStore for FallbackStore {
         self.new.clear_expired().await
     }
 
+    fn stored_names(&self, key: &SessionKey) -> Vec<SessionKey> {
+        self.new.stored_names(key)
+    }
+
+    async fn save(&self, session: &mut Session) -> Result<(), StoreError> {
+        let Some(key) = session.key().cloned() else { return self.create(session).await };
+        if !self.update(&key, session).await? {
+            return Err(StoreError::Deleted);
+        }
+        session.set_stored_name(self.stored_names(&key).into_iter().next());
+        Ok(())
+    }
+
     async fn create(&self, session: &mut Session) -> Result<(), StoreError> {
         loop {
             self.new.create(session).await?;

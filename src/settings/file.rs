@@ -188,6 +188,7 @@ pub(super) fn from_table(table: Table) -> Result<Settings, Fault> {
     let mut settings = Settings::new(secret_keys(&mut reader)?);
     settings.read_session(&mut reader)?;
     reader.read("auth", &mut settings.auth)?;
+    reader.read("devices", &mut settings.devices)?;
     reader.read("csrf", &mut settings.csrf)?;
     reader.read("messages", &mut settings.messages)?;
     for (alias, cache) in tables(&mut reader, "caches")? {

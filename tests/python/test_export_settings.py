@@ -105,6 +105,7 @@ def test_the_defaults():
     assert tree["csrf"]["header_name"] == "X-CSRFToken"
     assert "caches" not in tree
     assert "max_inflated" not in tree
+    assert "devices" not in tree
 
 
 def test_every_cookie_setting():
@@ -576,6 +577,33 @@ def test_as_a_user_runs_it(tmp_path):
     ended = manage("--output", "session.toml", "--check")
     assert ended.returncode == 1
     assert "is not what this project's settings say" in ended.stderr
+
+
+def test_devices(tmp_path):
+    """In a process of its own: the app listens to logins from then on."""
+    (tmp_path / "shop_settings.py").write_text(
+        f"SECRET_KEY = {SECRET!r}\n"
+        "INSTALLED_APPS = [*(f'django.contrib.{app}' for app in ('auth', 'contenttypes')),\n"
+        "                  'django_rust_sessions', 'django_rust_sessions.devices']\n"
+        f"SESSION_ENGINE = '{OURS}.signed_cookies'\n"
+        "DATABASES = {name: {'ENGINE': 'django.db.backends.sqlite3', 'NAME': f'/srv/{name}'}\n"
+        "             for name in ('default', 'other')}\n"
+        "DATABASE_ROUTERS = ['shop_settings.Router']\n"
+        "class Router:\n"
+        "    def db_for_write(self, model, **hints):\n"
+        "        return 'other' if model._meta.app_label == 'session_devices' else None\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "django", "export_session_settings", "--format", "json"],
+        cwd=tmp_path,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "shop_settings"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    tree = json.loads(ended.stdout)
+    assert tree["devices"] == {"database": "other", "table": "django_session_device"}
+    assert tree["databases"]["other"] == {"engine": "sqlite3", "name": "/srv/other"}
 
 
 # ---------------------------------------------------------------------------------------- writers

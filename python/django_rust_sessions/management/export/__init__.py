@@ -18,6 +18,7 @@ from . import auth
 from .caches import check_backend, databases_of, export_cache
 from .common import Refused, Report, as_text, dotted_path
 from .databases import export_database
+from .devices import export_devices
 
 VERSION = 1
 SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer"
@@ -60,13 +61,16 @@ def export(report: Report, engine_name: str = "") -> dict[str, Any]:
     fallback = None
     if isinstance(store, CodecMixin) and option("FALLBACK_ENGINE") and not engine_name:
         fallback = _fallback(caches, databases, report)
+    devices = export_devices()
+    optional = {"users": auth.user_database(), "devices": devices and devices["database"]}
     return {
         **tree,
         **place,
         "fallback": fallback,
         "caches": caches or None,
-        "databases": _databases(databases, report) or None,
+        "databases": _databases(databases, optional, report) or None,
         "auth": auth.export_auth(report),
+        "devices": devices,
         "csrf": auth.export_csrf(),
         "messages": auth.export_messages(),
     }
@@ -116,15 +120,16 @@ def _kind(engine: Any) -> str:
     return next(kind for kind, base in ENGINES.items() if issubclass(engine, base))
 
 
-def _databases(needed: set[str], report: Report) -> dict[str, Any]:
+def _databases(needed: set[str], optional: dict[str, str | None], report: Report) -> dict[str, Any]:
     found = {alias: export_database(alias, report) for alias in sorted(needed)}
-    users = auth.user_database()
-    if users is not None and users not in found:
+    for what, alias in optional.items():
+        if alias is None or alias in found:
+            continue
         # A service may do without it.
         try:
-            found[users] = export_database(users, report)
+            found[alias] = export_database(alias, report)
         except Refused as error:
-            report.note(f"The export leaves out the database of the users: {error}")
+            report.note(f"The export leaves out the database of the {what}: {error}")
     return found
 
 
