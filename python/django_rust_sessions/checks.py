@@ -125,7 +125,7 @@ def check_merge(**kwargs: Any) -> list[CheckMessage]:
     elif issubclass(engine, db.DatabaseSessionStore):
         reason = db.step_aside(engine(), db.SAVE) or db.refuse_database(DEFAULT_DB_ALIAS)
     elif issubclass(engine, cache.CacheMixin):
-        reason = caches.step_aside(settings.SESSION_CACHE_ALIAS)
+        reason = caches.refuse_to_merge(settings.SESSION_CACHE_ALIAS)
     elif not merge.CAN_LOCK_FILES:
         reason = "this system has no flock()"
     if reason is None:
@@ -134,7 +134,7 @@ def check_merge(**kwargs: Any) -> list[CheckMessage]:
         Warning(
             f"RUST_SESSIONS['MERGE'] does nothing with SESSION_ENGINE "
             f"{settings.SESSION_ENGINE!r}: {reason}. Sessions are saved whole, as ever.",
-            hint="Take MERGE out, or choose a database or Redis for the sessions.",
+            hint="Take MERGE out, or choose a database, Redis or memcached for the sessions.",
             id=f"{NAME}.W011",
         )
     ]

@@ -205,16 +205,16 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
 
     def _move(self, old: str, new: str) -> bool:
         old, new = self.cache_key_prefix + old, self.cache_key_prefix + new
-        if self._native is not None:
-            return bool(self._native.rename(old, new))
+        rename = getattr(self._native, "rename", None)
+        if rename is not None:
+            return bool(rename(old, new))
         return move_in_cache(self._cache, old, new, self.get_expiry_age())
 
     async def _amove(self, old: str, new: str) -> bool:
-        if self._native is None:
+        arename = getattr(self._native, "arename", None)
+        if arename is None:
             return await sync_to_async(self._move)(old, new)
-        return bool(
-            await self._native.arename(self.cache_key_prefix + old, self.cache_key_prefix + new)
-        )
+        return bool(await arename(self.cache_key_prefix + old, self.cache_key_prefix + new))
 
     def _is_loaded(self) -> bool:
         # If it is not, then Django asks whether it exists before it loads it for the save.
