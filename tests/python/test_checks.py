@@ -183,6 +183,7 @@ def test_native_redis():
     assert "plain statement to the database; the cache 'default' is Redis" in said.text
 
 
+@pytest.mark.not_with("LOCAL_CACHE", "one more sentence says that it keeps nothing there")
 @pytest.mark.parametrize("name", ["cache", "cached_db"])
 def test_redis_with_an_option_that_is_not_understood(name):
     options = {"retry_on_timeout": True}
@@ -191,6 +192,7 @@ def test_redis_with_an_option_that_is_not_understood(name):
     assert "asked through Django: the option retry_on_timeout is set" in said[-1].text
 
 
+@pytest.mark.not_with("LOCAL_CACHE", "one more sentence speaks of the cache of the settings")
 def test_a_cache_that_the_project_chooses(project_engine):
     class SessionStore(cache.SessionStore):
         def __init__(self, session_key=None):
