@@ -14,9 +14,8 @@ import uuid
 
 ON = json.loads(os.environ.get("RUST_SESSIONS", "{}"))
 # What a process that keeps sessions asks Redis for besides; docs/local-cache.md says so.
-LISTENING = (
-    {"auth", "select", "hello", "client|tracking", "ping", "pttl"} if ON.get("LOCAL_CACHE") else ()
-)
+LISTENING = {"auth", "select", "hello", "client|tracking", "ping", "pttl"}
+LISTENING = LISTENING if ON.get("LOCAL_CACHE") else set()
 
 
 def hear(alias="default"):

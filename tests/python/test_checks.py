@@ -9,6 +9,7 @@ import types
 from typing import NamedTuple
 
 import pytest
+import switches
 from django.apps import apps
 from django.conf import settings
 from django.contrib.sessions.models import Session
@@ -59,7 +60,9 @@ def check(deploy=False, without_apps=(), **changed):
             call_command("check", deploy=deploy, stdout=printed, stderr=printed)
         except CommandError as error:
             printed.write(str(error))
-    return parse(printed.getvalue())
+    # W011 says where MERGE does nothing, which test_merge.py is about. The rest is the same.
+    hidden = ["W011"] if switches.ON.get("MERGE") else []
+    return [each for each in parse(printed.getvalue()) if each.id not in hidden]
 
 
 def parse(text):

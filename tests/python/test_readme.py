@@ -214,6 +214,7 @@ def test_the_engines_page_says_what_the_database_is_sent(django_db_blocker, oper
 
 
 @pytest.mark.not_with("LOCAL_CACHE", "a known session is not asked for, and it listens")
+@pytest.mark.not_with("MERGE", "a save is a script")
 @pytest.mark.parametrize("operation", ["load", "save", "create", "delete"])
 def test_the_engines_page_says_what_redis_is_sent(redis_server, operation):
     url = redis_server["url"]
