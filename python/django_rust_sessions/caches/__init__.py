@@ -145,7 +145,8 @@ def _make(alias: str, params: Any) -> "SessionCache":
     if backend == PYMEMCACHE_CACHE and option("MERGE"):
         from .memcached import MemcachedCache
 
-        return MemcachedCache(alias, _UNKNOWN.format(backend))
+        memcached: Any = MemcachedCache(alias, _UNKNOWN.format(backend))
+        return memcached  # type: ignore[no-any-return]
     if backend not in (DJANGO_REDIS_CACHE, DJANGO_REDIS_PACKAGE_CACHE):
         raise _NotUnderstood(_UNKNOWN.format(backend))
     if library := _monkey_patched():

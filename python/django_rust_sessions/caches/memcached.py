@@ -5,7 +5,6 @@ With each value memcached has a number, which changes with each write. `gets` as
 """
 
 import pickle
-from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
@@ -23,7 +22,7 @@ class Stored(NamedTuple):
     number: Any = None
 
 
-def _in_thread(method: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+def _in_thread(method: Any) -> Any:
     async def call(*args: Any) -> Any:
         return await sync_to_async(method)(*args)
 
@@ -103,5 +102,7 @@ class MemcachedCache:
         return self._cache.has_key(key)
 
     # As with Django's caches.
-    aread, aswap, aget, aadd = map(_in_thread, (read, swap, get, add))
-    areplace, aset, adelete, ahas_key = map(_in_thread, (replace, set, delete, has_key))
+    aread, aget = _in_thread(read), _in_thread(get)
+    aswap, areplace = _in_thread(swap), _in_thread(replace)
+    aadd, aset = _in_thread(add), _in_thread(set)
+    adelete, ahas_key = _in_thread(delete), _in_thread(has_key)
