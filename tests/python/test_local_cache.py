@@ -176,6 +176,7 @@ def test_what_is_not_there_is_asked_for_each_time(kept):
     assert count_calls() >= before + 5
 
 
+@pytest.mark.not_with("LOCAL_CACHE", "it is not off")
 def test_off_by_default(redis_server):
     with using({"BACKEND": caches.DJANGO_REDIS_CACHE, "LOCATION": redis_server["url"]}):
         assert type(caches.native(ALIAS)) is RedisCache

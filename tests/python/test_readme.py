@@ -213,6 +213,8 @@ def test_the_engines_page_says_what_the_database_is_sent(django_db_blocker, oper
             assert sent_by(store, operation, sent) == said
 
 
+@pytest.mark.not_with("LOCAL_CACHE", "a known session is not asked for, and it listens")
+@pytest.mark.not_with("MERGE", "a save is a script")
 @pytest.mark.parametrize("operation", ["load", "save", "create", "delete"])
 def test_the_engines_page_says_what_redis_is_sent(redis_server, operation):
     url = redis_server["url"]

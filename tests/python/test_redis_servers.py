@@ -9,6 +9,7 @@ import urllib.parse
 import django_redis
 import pytest
 import redis
+import switches
 from differential import outcome
 from django.contrib.sessions.backends.cache import SessionStore as DjangoCacheStore
 from django.core.cache import caches
@@ -404,9 +405,11 @@ def test_what_one_engine_writes_the_other_reads(understood, writer, reader):
     assert read.exists(store.session_key)
     read["more"] = 1
     read.save()
+    switches.hear(ALIAS)
     assert dict(writer(store.session_key).items()) == {**DATA, "more": 1}
     read.delete()
     assert not writer().exists(store.session_key)
+    switches.hear(ALIAS)
     assert writer(store.session_key).load() == {}
 
 
