@@ -70,7 +70,10 @@ def export(report: Report) -> dict[str, Any]:
         caches[alias] = export_cache(alias, report)
         databases |= databases_of(alias)
     devices = export_devices()
-    optional = {"users": auth.user_database(), "devices": devices and devices["database"]}
+    optional = {
+        "users": auth.user_database(),
+        "devices": devices["database"] if devices else None,
+    }
     return {
         **tree,
         "caches": caches or None,
