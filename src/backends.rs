@@ -227,6 +227,15 @@ pub trait SessionStore: Send + Sync {
 
     /// What the server may know the session with this key by, the name of today first: the key itself, unless the store is one
     /// of [hashed keys](hashed_keys). Nothing, where the session is in its cookie.
+    ///
+    /// ```
+    /// use django_sessions::backends::SessionStore;
+    /// use django_sessions::session::SessionKey;
+    ///
+    /// fn is_on_the_server(store: &dyn SessionStore, key: &SessionKey) -> bool {
+    ///     !store.stored_names(key).is_empty()
+    /// }
+    /// ```
     fn stored_names(&self, key: &SessionKey) -> Vec<SessionKey> {
         vec![key.clone()]
     }

@@ -192,7 +192,7 @@ impl Session {
     ///
     /// ```
     /// # use django_sessions::session::{Session, SessionKey};
-    /// let mut session = Session::with_data(SessionKey::new("a key of today"), Default::default());
+    /// let mut session = Session::new();
     /// session.set_stored_name(Some(SessionKey::from_stored_name("its name in the store")));
     /// assert_eq!(session.stored_name().unwrap().as_str(), "its name in the store");
     /// ```

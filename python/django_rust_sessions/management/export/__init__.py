@@ -62,7 +62,10 @@ def export(report: Report, engine_name: str = "") -> dict[str, Any]:
     if isinstance(store, CodecMixin) and option("FALLBACK_ENGINE") and not engine_name:
         fallback = _fallback(caches, databases, report)
     devices = export_devices()
-    optional = {"users": auth.user_database(), "devices": devices and devices["database"]}
+    optional = {
+        "users": auth.user_database(),
+        "devices": devices["database"] if devices else None,
+    }
     return {
         **tree,
         **place,
