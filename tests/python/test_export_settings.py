@@ -235,6 +235,7 @@ class Router:
         return "default"
 
 
+@pytest.mark.not_with("HASH_KEYS", "the exported settings say so")
 def test_a_fallback_is_pythons_alone(settings):
     settings.SESSION_ENGINE = "django_rust_sessions.backends.db"
     before = run()

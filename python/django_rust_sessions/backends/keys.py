@@ -87,6 +87,8 @@ class HashedKeysMixin:
             if self._take_from(twin, name):
                 self._found_as = name
                 return data
+            if getattr(twin, "_read_failed", False):
+                break  # nor would the others be found, and each attempt may take its time
         self._session_key = None
         return {}
 
@@ -146,6 +148,8 @@ class HashedKeysMixin:
                 if self._take_from(twin, name):
                     self._found_as = name
                     return data
+                if getattr(twin, "_read_failed", False):
+                    break
             self._session_key = None
             return {}
 
@@ -234,7 +238,10 @@ class HashedKeysMixin:
 
 
 # What a session and its twin have each of their own.
-_OF_EACH = {"_SessionBase__session_key", "_has_stored_name", "accessed", "modified"}
+_OF_EACH = {
+    *("_SessionBase__session_key", "_has_stored_name", "_read_failed"),
+    *("accessed", "modified"),
+}
 
 
 def move_in_cache(cache: Any, old: str, new: str, timeout: Any) -> bool:
