@@ -245,6 +245,24 @@ def drop_in() -> None:
     pytest(PYTHON, *WORKERS, "tests/python")
 
 
+# What is off by default, and how the engines are tested with it.
+OPTIONS: tuple[dict[str, object], ...] = (
+    {"LOCAL_CACHE": 10_000_000},
+    {"MERGE": True},
+    {"POSTGRES_ASYNC_COMMIT": True},
+    {"HASH_KEYS": "sha256"},
+)
+
+
+def with_option(option: dict[str, object]) -> None:
+    """The Python tests with an option on. Those that assert what it changes say so and are skipped:
+    `not_with` in tests/python/conftest.py."""
+    build()
+    # The default number of generated cases: ten times as many would take hours.
+    variables = {"RUST_SESSIONS": json.dumps(option), "HYPOTHESIS_PROFILE": "default"}
+    pytest(PYTHON, *WORKERS, "tests/python", **variables)
+
+
 def instructions() -> None:
     """What encode, decode and a load cost, which no other work on this machine can change."""
     if shutil.which("valgrind") is None:
@@ -316,6 +334,10 @@ TESTS: list[tuple[str, Callable[[], object]]] = [
     ("build of the Python package", build),
     ("stubs against the module", stubs),
     ("pytest", drop_in),
+    *(
+        (f"pytest with {', '.join(option)}", partial(with_option, option))
+        for option in (OPTIONS if os.environ.get("HYPOTHESIS_PROFILE") == "full" else ())
+    ),
     ("instruction counts", instructions),
     ("wheel for every Python", wheel),
     *((f"pytest, Django {version}", partial(django, version)) for version in envs.DJANGOS),

@@ -114,8 +114,9 @@ class HashedKeysMixin:
         current, former = names
         try:
             self._save_as(current, must_create)
-        except UpdateError:
-            if must_create or not self._move(former, current):
+        except UpdateError as error:
+            # A cause is what the database refused: nothing is missing then.
+            if must_create or error.__cause__ or not self._move(former, current):
                 raise
             self._save_as(current, must_create)
             self.has_moved = True
@@ -176,8 +177,8 @@ class HashedKeysMixin:
             current, former = names
             try:
                 await self._asave_as(current, must_create)
-            except UpdateError:
-                if must_create or not await self._amoved(former, current):
+            except UpdateError as error:
+                if must_create or error.__cause__ or not await self._amoved(former, current):
                     raise
                 await self._asave_as(current, must_create)
                 self.has_moved = True
