@@ -254,13 +254,19 @@ OPTIONS: tuple[dict[str, object], ...] = (
 )
 
 
+IS_FULL = os.environ.get("HYPOTHESIS_PROFILE") == "full"
+
+
 def with_option(option: dict[str, object]) -> None:
-    """The Python tests with an option on. Those that assert what it changes say so and are skipped:
-    `not_with` in tests/python/conftest.py."""
+    """The Python tests with an option on; without `make test-full` a few that show most. Those that
+    assert what it changes say so and are skipped: `not_with` in tests/python/conftest.py."""
     build()
-    # The default number of generated cases: ten times as many would take hours.
-    variables = {"RUST_SESSIONS": json.dumps(option), "HYPOTHESIS_PROFILE": "default"}
-    pytest(PYTHON, *WORKERS, "tests/python", **variables)
+    tests, profile = ["tests/python"], "default"  # more generated cases would take hours
+    if not IS_FULL:
+        caches = "test_cache and (redis or memcached) and not django_redis"
+        tests, profile = ["tests/python/test_stateful.py", "-k", caches], "quick"
+    variables = {"RUST_SESSIONS": json.dumps(option), "HYPOTHESIS_PROFILE": profile}
+    pytest(PYTHON, *WORKERS, *tests, **variables)
 
 
 def instructions() -> None:
@@ -336,7 +342,7 @@ TESTS: list[tuple[str, Callable[[], object]]] = [
     ("pytest", drop_in),
     *(
         (f"pytest with {', '.join(option)}", partial(with_option, option))
-        for option in (OPTIONS if os.environ.get("HYPOTHESIS_PROFILE") == "full" else ())
+        for option in (OPTIONS if IS_FULL else OPTIONS[:2])
     ),
     ("instruction counts", instructions),
     ("wheel for every Python", wheel),
