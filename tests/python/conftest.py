@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         for mark in item.iter_markers("not_with"):
             option, reason = mark.args
-            if switches.ON.get(option):
+            if switches.is_on(option):
                 item.add_marker(pytest.mark.skip(reason=f"{option} is on: {reason}"))
 
 

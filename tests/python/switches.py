@@ -18,6 +18,12 @@ LISTENING = {"auth", "select", "hello", "client|tracking", "ping", "pttl"}
 LISTENING = LISTENING if ON.get("LOCAL_CACHE") else set()
 
 
+def is_on(option):
+    """Of "HASH_KEYS", whether it has any value; of "HASH_KEYS=sha256", whether it has this one."""
+    name, _, value = option.partition("=")
+    return str(ON.get(name)) == value if value else bool(ON.get(name))
+
+
 def hear(alias="default"):
     """Waits until the process knows of all writes until now, where LOCAL_CACHE keeps sessions.
 

@@ -236,6 +236,7 @@ class Router:
         return "default"
 
 
+@pytest.mark.not_with("HASH_KEYS", "the exported settings say so")
 def test_a_fallback_is_exported_with_its_place(settings, tmp_path):
     settings.SESSION_ENGINE = "django_rust_sessions.backends.db"
     before = json.loads(run(format="json")[0])

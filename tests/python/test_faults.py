@@ -351,6 +351,7 @@ def test_the_time_limit_is_the_aliass_or_ours(own_redis, alias_says):
 
 @pytest.mark.parametrize("package", BACKENDS)
 @modes
+@pytest.mark.not_with("HASH_KEYS=sha256", "Django's engine finds nothing under hashed names")
 def test_out_of_memory(redis_maxmemory_server, package, is_async):
     with (
         using(redis_maxmemory_server["url"], package),
@@ -490,6 +491,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 @modes
+@pytest.mark.not_with("HASH_KEYS=sha256", "the server of the test knows keys, not names")
 def test_a_hostile_peer(peer, is_async, name, monkeypatch):
     """An error and no hang; little memory; and the next request is not touched by it."""
     peer.answer = HOSTILE[name]
@@ -514,6 +516,7 @@ def test_a_hostile_peer(peer, is_async, name, monkeypatch):
 
 
 @modes
+@pytest.mark.not_with("HASH_KEYS=sha256", "the server of the test knows keys, not names")
 def test_an_answer_to_no_question_is_given_to_nobody(peer, is_async):
     """One more reply comes after the right one, when the connection is idle again."""
 
@@ -545,6 +548,7 @@ def test_an_answer_to_no_question_is_given_to_nobody(peer, is_async):
     assert peer.closed.acquire(timeout=5)
 
 
+@pytest.mark.not_with("HASH_KEYS=sha256", "the server of the test knows keys, not names")
 def test_what_is_no_reply_ends_the_connection(peer):
     for name in ("garbage", "a huge length", "two replies", "a list", "half a line"):
         peer.answer = HOSTILE[name]
@@ -615,6 +619,7 @@ def in_transaction(store):
         *(pytest.param(name, True, marks=needs_async) for name in ASYNC_ON_DATABASE),
     ],
 )
+@pytest.mark.not_with("HASH_KEYS=sha256", "Django's engine finds nothing under hashed names")
 def test_the_connection_of_the_database_is_cut(database, engine, name, is_async):
     found = []
     for store_class in DB_STORES[engine]:
@@ -741,6 +746,7 @@ def cache_down(own_redis, django_db_blocker):
 
 
 @modes
+@pytest.mark.not_with("HASH_KEYS=sha256", "Django's engine finds nothing under hashed names")
 def test_the_database_goes_on_without_the_cache(cache_down, is_async):
     def run(store, method, *args):
         if is_async:

@@ -517,6 +517,7 @@ for line in sys.stdin:
 
 
 @pytest.mark.parametrize("pause", [0, 0.0005], ids=["busy", "idle"])
+@pytest.mark.not_with("HASH_KEYS", "the other process is without")
 def test_after_logout_other_processes_refuse_the_session(redis_server, capsys, pause):
     """A login that another process holds: until when it takes it after the logout was answered.
 

@@ -520,6 +520,7 @@ def test_in_transactions_too(store, request, tmp_path, django_db_blocker):
 
 
 @pytest.mark.parametrize("store", ["redis", "memcached"])
+@pytest.mark.not_with("HASH_KEYS=sha256", "it begins without")
 def test_from_the_fallback_engine(store, request, tmp_path, transactional_db):
     old = import_module("django_rust_sessions.backends.db").SessionStore
     key = make(old, cart=["tea"])

@@ -41,6 +41,8 @@ class CacheMixin:
     # None where Django's own cache has to be asked.
     _native: "session_caches.SessionCache | None"
     _own_cache: Any = None
+    # Whether load() found nothing because it could not ask.
+    _read_failed = False
 
     def __init__(self, session_key: str | None = None) -> None:
         # Django makes its cache here. That is not needed for Redis, and would cost each request of
@@ -77,7 +79,7 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
             data = self._note(self._native.read(self.cache_key))
         except Exception:
             log_failed_read()
-            data = None
+            self._read_failed, data = True, None
         return self._or_empty(data)
 
     def exists(self, session_key: str) -> bool:
@@ -143,7 +145,7 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
                 data = self._note(await self._native.aread(await self.acache_key()))
             except Exception:
                 log_failed_read()
-                data = None
+                self._read_failed, data = True, None
             return self._or_empty(data)
 
         async def aexists(self, session_key: str) -> bool:
