@@ -9,6 +9,8 @@ pub mod cache;
 pub mod cached_db;
 #[cfg(feature = "_sql")]
 pub mod db;
+#[cfg(feature = "_async")]
+pub mod fallback;
 pub mod file;
 #[cfg(feature = "_async")]
 pub mod hashed_keys;

@@ -115,6 +115,11 @@ pub struct Settings {
     pub max_inflated: usize,
     /// `RUST_SESSIONS["HASH_KEYS"]` of the Python package: off.
     pub hash_keys: HashKeys,
+    /// `RUST_SESSIONS["FALLBACK_ENGINE"]` of the Python package: none. Where sessions were until now, while they move to
+    /// `session_engine`.
+    pub fallback_engine: Option<Engine>,
+    /// `RUST_SESSIONS["FALLBACK_CACHE_ALIAS"]`: none, for `session_cache_alias`. Which of `caches` that engine uses.
+    pub fallback_cache_alias: Option<String>,
     /// Users and logins.
     pub auth: AuthSettings,
     /// `CSRF_*`.
@@ -231,6 +236,8 @@ impl Settings {
             db_schema: None,
             max_inflated: DEFAULT_MAX_INFLATED,
             hash_keys: HashKeys::Off,
+            fallback_engine: None,
+            fallback_cache_alias: None,
             auth: AuthSettings::default(),
             csrf: CsrfSettings::default(),
             messages: MessagesSettings::default(),

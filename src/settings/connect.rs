@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Engine, HashKeys, Settings, SettingsError};
 use crate::backends::SessionStore;
+use crate::backends::fallback::FallbackStore;
 use crate::backends::hashed_keys::HashedKeys;
 use crate::backends::manage::ManagedStore;
 
@@ -41,14 +42,46 @@ impl Settings {
     /// When a feature of this crate is off that the store needs, `caches` or `databases` lack the alias that is named, or
     /// a server does not answer.
     pub async fn connect(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
+        let fallback = self.fallback()?;
         if self.session_engine == Engine::SignedCookies {
             return self.open_signed_cookies();
         }
+        let store = self.connect_one().await?;
+        Ok(match fallback {
+            None => store,
+            Some(old) => Arc::new(FallbackStore::new(store, old.connect_one().await?)),
+        })
+    }
+
+    /// One of the two stores, if there is a fallback.
+    async fn connect_one(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
         let store = self.connect_managed().await?;
         Ok(match self.hash_keys {
             HashKeys::Off => store,
             mode => Arc::new(HashedKeys::new(store, mode)),
         })
+    }
+
+    /// The settings of the old store, if sessions are moving.
+    fn fallback(&self) -> Result<Option<Self>, SettingsError> {
+        let Some(engine) = self.fallback_engine else { return Ok(None) };
+        let new = (self.session_engine, &self.session_cache_alias);
+        let alias = self.fallback_cache_alias.as_ref().unwrap_or(new.1);
+        let refused = |message: &str| {
+            let (origin, key) = ("settings".to_owned(), "fallback_engine".to_owned());
+            Err(SettingsError::Value { origin, key, message: message.to_owned() })
+        };
+        if [engine, new.0].contains(&Engine::SignedCookies) {
+            return refused(
+                "signed_cookies keeps sessions in the browser: this is for engines that keep them on the server",
+            );
+        }
+        if (engine, alias) == new {
+            return refused(
+                "this is session_engine itself; name the engine that sessions were in before, or leave it out",
+            );
+        }
+        Ok(Some(Self { session_engine: engine, session_cache_alias: alias.clone(), ..self.clone() }))
     }
 
     /// Opens the same store to look after it: its sessions can be listed and pruned, and go by the names that the store has

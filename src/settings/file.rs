@@ -242,6 +242,8 @@ impl Settings {
         reader.read("db_schema", &mut self.db_schema)?;
         reader.read("max_inflated", &mut self.max_inflated)?;
         reader.read("hash_keys", &mut self.hash_keys)?;
+        reader.read("fallback_engine", &mut self.fallback_engine)?;
+        reader.read("fallback_cache_alias", &mut self.fallback_cache_alias)?;
         reader.read("use_tz", &mut self.use_tz)?;
         if let Some(name) = reader.take("time_zone") {
             let name = String::deserialize(name).map_err(|fault| fault.under("time_zone"))?;

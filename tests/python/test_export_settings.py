@@ -235,13 +235,56 @@ class Router:
         return "default"
 
 
-def test_a_fallback_is_pythons_alone(settings):
-    settings.SESSION_ENGINE = "django_rust_sessions.backends.db"
-    before = run()
-    settings.RUST_SESSIONS = {"FALLBACK_ENGINE": "django.contrib.sessions.backends.file"}
-    after = run()
-    assert "Note: RUST_SESSIONS['FALLBACK_ENGINE'] is Python's alone" in after[1]
-    assert after[0] == before[0]
+def test_a_fallback_brings_what_the_old_store_needs(tmp_path, settings):
+    two = {
+        name: {"BACKEND": REDIS, "LOCATION": f"redis://127.0.0.1/{number}"}
+        for number, name in enumerate(("default", "old"))
+    }
+    settings.SESSION_FILE_PATH = str(tmp_path)
+    before = export(SESSION_ENGINE=f"{OURS}.db")
+    with_file = export(
+        SESSION_ENGINE=f"{OURS}.db", RUST_SESSIONS={"FALLBACK_ENGINE": f"{DJANGO}.file"}
+    )
+    more = {"fallback_engine": "file", "session_file_path": str(tmp_path)}
+    assert with_file == {**before, **more}
+
+    tree = export(
+        SESSION_ENGINE=f"{OURS}.cache",
+        CACHES=two,
+        RUST_SESSIONS={"FALLBACK_ENGINE": f"{OURS}.cache", "FALLBACK_CACHE_ALIAS": "old"},
+    )
+    assert (tree["session_cache_alias"], tree["fallback_cache_alias"]) == ("default", "old")
+    assert tree["caches"].keys() == two.keys()
+
+    tree = export(
+        SESSION_ENGINE=f"{OURS}.file",
+        CACHES=two,
+        RUST_SESSIONS={"FALLBACK_ENGINE": f"{DJANGO}.cached_db"},
+    )
+    assert (tree["session_engine"], tree["fallback_engine"]) == ("file", "cached_db")
+    assert (tree["db_table"], tree["session_database"]) == ("django_session", "default")
+    assert tree["fallback_cache_alias"] == "default"
+    assert tree["caches"].keys() == {"default"}
+    assert tree["databases"].keys() == {"default"}
+
+
+def test_a_fallback_that_rust_cannot_follow(monkeypatch, tmp_path):
+    class SessionStore(db.SessionStore):
+        key_salt = "another"
+
+    module = type(sys)("old_engine")
+    module.SessionStore = SessionStore
+    monkeypatch.setitem(sys.modules, "old_engine", module)
+    for name, why in (
+        ("old_engine", "differ in key_salt, which the Rust crate has only one of"),
+        ("nowhere.at.all", "RUST_SESSIONS['FALLBACK_ENGINE'] is 'nowhere.at.all', which cannot"),
+    ):
+        said = refusal(
+            SESSION_ENGINE=f"{OURS}.file",
+            SESSION_FILE_PATH=str(tmp_path),
+            RUST_SESSIONS={"FALLBACK_ENGINE": name},
+        )
+        assert why in said
 
 
 def test_routers():

@@ -12,6 +12,8 @@ mod beside_django;
 mod caches;
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod django;
+#[path = "engines/fallback.rs"]
+mod fallback;
 #[path = "engines/files.rs"]
 mod files;
 #[path = "engines/hashed_keys.rs"]

@@ -36,8 +36,8 @@ FORMAT = ("encode", "decode", "serializer", "_hash", "_legacy_decode", "_get_ses
 def export(report: Report, engine_name: str = "") -> dict[str, Any]:
     """All of it, in the order of the file."""
     engine = _engine(engine_name or settings.SESSION_ENGINE)
-    store = _store(engine)
-    kind = next(kind for kind, base in ENGINES.items() if issubclass(engine, base))
+    store = _store(engine, settings.SESSION_CACHE_ALIAS)
+    kind = _kind(engine)
     _check_format(engine, kind)
     databases = set()
     tree: dict[str, Any] = {
@@ -53,20 +53,16 @@ def export(report: Report, engine_name: str = "") -> dict[str, Any]:
         tree["max_inflated"] = option("MAX_INFLATED")
         if option("HASH_KEYS"):
             tree["hash_keys"] = option("HASH_KEYS")
-        if option("FALLBACK_ENGINE"):
-            report.note(
-                "RUST_SESSIONS['FALLBACK_ENGINE'] is Python's alone: Rust does not see sessions "
-                "that have not moved yet. Let `manage.py sessions migrate` end first."
-            )
-    if kind in ("db", "cached_db"):
-        tree |= _table(store, report)
+    place, caches = _place(kind, store, settings.SESSION_CACHE_ALIAS, report)
+    if isinstance(store, CodecMixin) and not engine_name and option("FALLBACK_ENGINE"):
+        fallback, old_place, old_caches = _fallback(report)
+        tree |= fallback
+        place = _both(place, old_place)
+        caches |= old_caches
+    tree |= place
+    if "session_database" in tree:
         databases.add(tree["session_database"])
-    caches = {}
-    if kind in ("cache", "cached_db"):
-        alias = settings.SESSION_CACHE_ALIAS
-        tree["session_cache_alias"] = alias
-        tree["cache_key_prefix"] = _cache_key_prefix(store, kind)
-        caches[alias] = export_cache(alias, report)
+    for alias in caches:
         databases |= databases_of(alias)
     return {
         **tree,
@@ -76,6 +72,52 @@ def export(report: Report, engine_name: str = "") -> dict[str, Any]:
         "csrf": auth.export_csrf(),
         "messages": auth.export_messages(),
     }
+
+
+def _place(
+    kind: str, store: Any, alias: str, report: Report
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Where a store on the server keeps sessions, and the cache that it needs."""
+    place: dict[str, Any] = {}
+    caches = {}
+    if kind == "file":
+        place["session_file_path"] = os.path.abspath(store.storage_path)
+    if kind not in ("cache", "signed_cookies"):
+        place["key_salt"] = store.key_salt
+    if kind in ("db", "cached_db"):
+        place |= _table(store, report)
+    if kind in ("cache", "cached_db"):
+        place["session_cache_alias"] = alias
+        place["cache_key_prefix"] = _cache_key_prefix(store, kind)
+        caches[alias] = export_cache(alias, report)
+    return place, caches
+
+
+def _fallback(report: Report) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """What Rust needs for the store that sessions are moving out of."""
+    name, alias = option("FALLBACK_ENGINE"), option("FALLBACK_CACHE_ALIAS")
+    alias = alias or settings.SESSION_CACHE_ALIAS
+    engine = _engine(name, "RUST_SESSIONS['FALLBACK_ENGINE']")
+    store = _store(engine, alias)
+    kind = _kind(engine)
+    _check_format(engine, kind)
+    place, caches = _place(kind, store, alias, report)
+    fallback = {
+        "fallback_engine": kind,
+        "fallback_cache_alias": place.pop("session_cache_alias", None),
+    }
+    return fallback, place, caches
+
+
+def _both(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
+    """Of what both stores need, the file says one thing."""
+    if different := sorted(key for key in new.keys() & old.keys() if new[key] != old[key]):
+        raise Refused(
+            "SESSION_ENGINE and RUST_SESSIONS['FALLBACK_ENGINE'] differ in "
+            f"{', '.join(different)}, which the Rust crate has only one of. Let `manage.py sessions migrate` end first, and "
+            "take FALLBACK_ENGINE out."
+        )
+    return old | new
 
 
 def _databases(needed: set[str], report: Report) -> dict[str, Any]:
@@ -90,24 +132,28 @@ def _databases(needed: set[str], report: Report) -> dict[str, Any]:
     return found
 
 
-def _engine(name: str) -> Any:
+def _kind(engine: Any) -> str:
+    return next(kind for kind, base in ENGINES.items() if issubclass(engine, base))
+
+
+def _engine(name: str, setting: str = "SESSION_ENGINE") -> Any:
     try:
         engine = import_module(name).SessionStore
     except Exception as error:
         raise Refused(
-            f"SESSION_ENGINE is {name!r}, which cannot be used: {type(error).__name__}: {error}"
+            f"{setting} is {name!r}, which cannot be used: {type(error).__name__}: {error}"
         ) from None
     if not isinstance(engine, type) or not issubclass(engine, tuple(ENGINES.values())):
         raise Refused(
-            f"SESSION_ENGINE is {name!r}, which is derived from none of Django's engines. "
+            f"{setting} is {name!r}, which is derived from none of Django's engines. "
             f"The Rust crate knows {', '.join(sorted(ENGINES))} and classes derived from them."
         )
     return engine
 
 
-def _store(engine: Any) -> Any:
+def _store(engine: Any, cache_alias: str) -> Any:
     if issubclass(engine, (cache.SessionStore, cached_db.SessionStore)):
-        check_backend(settings.SESSION_CACHE_ALIAS)
+        check_backend(cache_alias)
     if issubclass(engine, db.SessionStore) and not apps.is_installed("django.contrib.sessions"):
         raise Refused(
             f"SESSION_ENGINE is {settings.SESSION_ENGINE!r}, whose table belongs to an app that is "
@@ -160,7 +206,7 @@ def _session(kind: str, store: Any) -> dict[str, Any]:
     return {
         "session_engine": kind,
         "key_salt": None if kind == "signed_cookies" else store.key_salt,
-        "session_file_path": os.path.abspath(store.storage_path) if kind == "file" else None,
+        "session_file_path": None,
         "session_cookie_name": settings.SESSION_COOKIE_NAME,
         # A class may have an age of its own.
         "session_cookie_age": int(store.get_session_cookie_age()),
