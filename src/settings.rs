@@ -115,6 +115,11 @@ pub struct Settings {
     pub max_inflated: usize,
     /// `RUST_SESSIONS["HASH_KEYS"]` of the Python package: off.
     pub hash_keys: HashKeys,
+    /// `RUST_SESSIONS["MERGE"]` of the Python package: no. A save changes what this request changed, and keeps what others
+    /// have changed meanwhile; all who write the sessions must do so. [`SessionStore::replace`] says how.
+    ///
+    /// [`SessionStore::replace`]: crate::backends::SessionStore::replace
+    pub merge: bool,
     /// `RUST_SESSIONS["FALLBACK_ENGINE"]` of the Python package: none. Where sessions were until now, while they move to
     /// `session_engine`.
     pub fallback_engine: Option<Engine>,
@@ -236,6 +241,7 @@ impl Settings {
             db_schema: None,
             max_inflated: DEFAULT_MAX_INFLATED,
             hash_keys: HashKeys::Off,
+            merge: false,
             fallback_engine: None,
             fallback_cache_alias: None,
             auth: AuthSettings::default(),

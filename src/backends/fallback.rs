@@ -65,18 +65,26 @@ impl FallbackStore {
         Self { new, old }
     }
 
-    /// Puts a session that is only in the old store into the new one, with its values of now.
-    async fn move_over(&self, key: &SessionKey, session: &Session) -> Result<bool, StoreError> {
-        if !self.new.insert(key, session).await? {
-            // Another request was quicker.
-            return self.new.update(key, session).await;
+    /// Puts a session that is only in the old store into the new one, with its values of now. Returns nothing if it is not
+    /// there: it is gone, or in the new store by now.
+    async fn move_over(&self, key: &SessionKey, session: &Session) -> Result<Option<bool>, StoreError> {
+        if !self.old.exists(key).await? || !self.new.insert(key, session).await? {
+            return Ok(None);
         }
         if !self.old.exists(key).await? {
             self.new.delete(key).await?;
-            return Ok(false);
+            return Ok(Some(false));
         }
         self.old.delete(key).await?;
-        Ok(true)
+        Ok(Some(true))
+    }
+
+    /// The session of the old store, which says nothing of how the new one would have it.
+    fn found_in_old(&self, mut session: Session) -> Session {
+        if self.merges() {
+            session.note_values();
+        }
+        session
     }
 }
 
@@ -94,30 +102,50 @@ impl SessionStore for FallbackStore {
         if self.new.update(key, session).await? {
             return Ok(true);
         }
-        match self.old.exists(key).await? {
-            true => self.move_over(key, session).await,
-            // It is gone, or has moved between the two looks.
-            false => self.new.update(key, session).await,
+        match self.move_over(key, session).await? {
+            Some(moved) => Ok(moved),
+            None => self.new.update(key, session).await,
         }
     }
 
+    fn merges(&self) -> bool {
+        self.new.merges()
+    }
+
+    async fn replace(&self, key: &SessionKey, session: &mut Session) -> Result<bool, StoreError> {
+        if self.new.replace(key, session).await? {
+            return Ok(true);
+        }
+        let Some(moved) = self.move_over(key, session).await? else {
+            return self.new.replace(key, session).await;
+        };
+        if moved && self.merges() {
+            session.note_values();
+        }
+        Ok(moved)
+    }
+
     async fn load(&self, key: &SessionKey) -> Result<Session, StoreError> {
-        for store in [&self.new, &self.old] {
-            let session = store.load(key).await?;
-            if session.key().is_some() {
-                return Ok(session);
-            }
+        let session = self.new.load(key).await?;
+        if session.key().is_some() {
+            return Ok(session);
+        }
+        let session = self.old.load(key).await?;
+        if session.key().is_some() {
+            return Ok(self.found_in_old(session));
         }
         // It may have moved between the two looks.
         self.new.load(key).await
     }
 
     async fn load_or_empty(&self, key: &SessionKey) -> Result<Session, StoreError> {
-        for store in [&self.new, &self.old] {
-            let session = store.load_or_empty(key).await?;
-            if session.key().is_some() {
-                return Ok(session);
-            }
+        let session = self.new.load_or_empty(key).await?;
+        if session.key().is_some() {
+            return Ok(session);
+        }
+        let session = self.old.load_or_empty(key).await?;
+        if session.key().is_some() {
+            return Ok(self.found_in_old(session));
         }
         self.new.load_or_empty(key).await
     }

@@ -44,6 +44,9 @@ impl Settings {
     pub async fn connect(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
         let fallback = self.fallback()?;
         if self.session_engine == Engine::SignedCookies {
+            if self.merge {
+                return Err(self.cannot_merge());
+            }
             return self.open_signed_cookies();
         }
         let store = self.connect_one().await?;
@@ -56,10 +59,25 @@ impl Settings {
     /// One of the two stores, if there is a fallback.
     async fn connect_one(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
         let store = self.connect_managed().await?;
+        if self.merge && !store.merges() {
+            return Err(self.cannot_merge());
+        }
         Ok(match self.hash_keys {
             HashKeys::Off => store,
             mode => Arc::new(HashedKeys::new(store, mode)),
         })
+    }
+
+    fn cannot_merge(&self) -> SettingsError {
+        SettingsError::Value {
+            origin: "settings".to_owned(),
+            key: "merge".to_owned(),
+            message: format!(
+                "session_engine = {:?} cannot merge saves here: that is for db, cached_db, file (not on Windows), and cache on \
+                 Redis; choose one of them, or take MERGE out of RUST_SESSIONS",
+                self.session_engine.name()
+            ),
+        }
     }
 
     /// The settings of the old store, if sessions are moving.
@@ -81,7 +99,12 @@ impl Settings {
                 "this is session_engine itself; name the engine that sessions were in before, or leave it out",
             );
         }
-        Ok(Some(Self { session_engine: engine, session_cache_alias: alias.clone(), ..self.clone() }))
+        Ok(Some(Self {
+            session_engine: engine,
+            session_cache_alias: alias.clone(),
+            merge: false,
+            ..self.clone()
+        }))
     }
 
     /// Opens the same store to look after it: its sessions can be listed and pruned, and go by the names that the store has

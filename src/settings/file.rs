@@ -242,6 +242,7 @@ impl Settings {
         reader.read("db_schema", &mut self.db_schema)?;
         reader.read("max_inflated", &mut self.max_inflated)?;
         reader.read("hash_keys", &mut self.hash_keys)?;
+        reader.read("merge", &mut self.merge)?;
         reader.read("fallback_engine", &mut self.fallback_engine)?;
         reader.read("fallback_cache_alias", &mut self.fallback_cache_alias)?;
         reader.read("use_tz", &mut self.use_tz)?;

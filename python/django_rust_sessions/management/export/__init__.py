@@ -53,6 +53,8 @@ def export(report: Report, engine_name: str = "") -> dict[str, Any]:
         tree["max_inflated"] = option("MAX_INFLATED")
         if option("HASH_KEYS"):
             tree["hash_keys"] = option("HASH_KEYS")
+        if option("MERGE"):
+            tree["merge"] = True
     place, caches = _place(kind, store, settings.SESSION_CACHE_ALIAS, report)
     if isinstance(store, CodecMixin) and not engine_name and option("FALLBACK_ENGINE"):
         fallback, old_place, old_caches = _fallback(report)
@@ -114,8 +116,8 @@ def _both(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
     if different := sorted(key for key in new.keys() & old.keys() if new[key] != old[key]):
         raise Refused(
             "SESSION_ENGINE and RUST_SESSIONS['FALLBACK_ENGINE'] differ in "
-            f"{', '.join(different)}, which the Rust crate has only one of. Let `manage.py sessions migrate` end first, and "
-            "take FALLBACK_ENGINE out."
+            f"{', '.join(different)}, which the Rust crate has only one of. Let "
+            "`manage.py sessions migrate` end first, and take FALLBACK_ENGINE out."
         )
     return old | new
 
