@@ -268,6 +268,12 @@ def test_a_fallback_brings_what_the_old_store_needs(tmp_path, settings):
     assert tree["databases"].keys() == {"default"}
 
 
+def test_merge_is_exported():
+    assert "merge" not in export(SESSION_ENGINE=f"{OURS}.db")
+    tree = export(SESSION_ENGINE=f"{OURS}.db", RUST_SESSIONS={"MERGE": True})
+    assert tree["merge"] is True
+
+
 def test_a_fallback_that_rust_cannot_follow(monkeypatch, tmp_path):
     class SessionStore(db.SessionStore):
         key_salt = "another"
