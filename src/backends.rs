@@ -57,6 +57,16 @@ pub enum StoreError {
     /// Django: `UpdateError`, and from its middleware `SessionInterrupted`, a response with status 400.
     #[error("the session was deleted before it was saved, perhaps by a logout in a concurrent request")]
     Deleted,
+    /// The session was not saved: with [`Settings::merge`](crate::settings::Settings::merge), others saved it each time
+    /// between the look and the writing. Python: `SessionConflict`.
+    #[error(
+        "the session was not saved, for other requests changed it {tries} times meanwhile: write it less often, or keep \
+         in the database what so many requests change"
+    )]
+    Conflict {
+        /// How often it was tried.
+        tries: u32,
+    },
     /// What is stored under this key cannot be read. Django: an empty session, and for a bad signature a log record.
     #[error("the stored session cannot be read")]
     Decode(#[from] DecodeError),
@@ -190,6 +200,51 @@ pub trait SessionStore: Send + Sync {
     /// As [`insert`](Self::insert).
     async fn update(&self, key: &SessionKey, session: &Session) -> Result<bool, StoreError>;
 
+    /// Whether saves keep what others have changed since the session was loaded, as
+    /// [`Settings::merge`](crate::settings::Settings::merge) asks for. By default no.
+    fn merges(&self) -> bool {
+        false
+    }
+
+    /// Saves the session over what is stored under `key`, as [`save`](Self::save) does. If nothing is (any more), the answer
+    /// is `false`. By default this is [`update`](Self::update).
+    ///
+    /// A store that [merges](Self::merges) writes only over exactly what this session was when it was loaded. Where others
+    /// have saved it meanwhile, what is there now is read, our changes are put over it, and that is tried again. The session
+    /// then has the others' changes too. Of two who change the same key the later one wins; a logout wins over all.
+    ///
+    /// ```
+    /// # #[cfg(feature = "file")]
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use django_sessions::backends::{SessionStore, file::FileStore};
+    /// use django_sessions::session::Session;
+    /// # use django_sessions::{crypto::SecretKeys, settings::Settings};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let mut settings = Settings::new(SecretKeys::new("secret"));
+    /// settings.merge = true;
+    /// let store = FileStore::in_directory(folder.path(), settings)?;
+    /// # if !store.merges() { return Ok(()) }
+    /// let mut session = Session::new();
+    /// store.save(&mut session).await?;
+    /// let key = session.key().expect("it was saved").clone();
+    ///
+    /// let (mut one, mut another) = (store.load(&key).await?, store.load(&key).await?);
+    /// one.insert("cart", "tea")?;
+    /// store.save(&mut one).await?;
+    /// another.insert("lang", "en")?;
+    /// store.save(&mut another).await?;
+    /// assert_eq!(store.load(&key).await?.get::<String>("cart")?.as_deref(), Some("tea"));
+    /// # Ok(()) }
+    /// # #[cfg(not(feature = "file"))]
+    /// # fn main() {}
+    /// ```
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert), and [`StoreError::Conflict`].
+    async fn replace(&self, key: &SessionKey, session: &mut Session) -> Result<bool, StoreError> {
+        self.update(key, session).await
+    }
+
     /// The session stored under `key`. If there is none, or it is over: a session without a key, as in Django.
     ///
     /// # Errors
@@ -207,7 +262,11 @@ pub trait SessionStore: Send + Sync {
                 if error.is_suspicious() {
                     tracing::warn!(target: "django.security.SuspiciousSession", ?key, "Session data corrupted");
                 }
-                Ok(Session::with_data(Some(key.clone()), Data::new()))
+                let mut session = Session::with_data(Some(key.clone()), Data::new());
+                if self.merges() {
+                    session.note_values();
+                }
+                Ok(session)
             }
             loaded => loaded,
         }
@@ -250,6 +309,9 @@ pub trait SessionStore: Send + Sync {
             if self.insert(&key, session).await? {
                 session.set_key(Some(key));
                 session.mark_modified();
+                if self.merges() {
+                    session.note_values();
+                }
                 return Ok(());
             }
         }
@@ -262,7 +324,7 @@ pub trait SessionStore: Send + Sync {
     async fn save(&self, session: &mut Session) -> Result<(), StoreError> {
         match session.key().cloned() {
             None => self.create(session).await,
-            Some(key) => match self.update(&key, session).await? {
+            Some(key) => match self.replace(&key, session).await? {
                 true => Ok(()),
                 false => Err(StoreError::Deleted),
             },

@@ -223,6 +223,17 @@ pub struct Entry {
     pub life: Option<Duration>,
 }
 
+/// What came of [`Cache::swap`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Swapped {
+    /// The value has taken the place of what was given.
+    Done,
+    /// There is no such key. Nothing changed.
+    Missing,
+    /// Something else is there, which is this. Nothing changed.
+    Differs(Vec<u8>),
+}
+
 /// A server that keeps bytes under keys for some time.
 ///
 /// Keys are the server's own: see [`KeyLayout::make_key`]. A timeout of `None` is for ever. With one of 0 nothing is
@@ -275,6 +286,41 @@ pub trait Cache: Send + Sync {
     /// # Errors
     /// Each [`CacheError`].
     async fn replace(&self, key: &str, value: &[u8], timeout: Option<Duration>) -> Result<bool, CacheError>;
+
+    /// Whether this cache does [`swap`](Self::swap).
+    fn can_swap(&self) -> bool {
+        false
+    }
+
+    /// Stores `value` in place of exactly `before`, in one step. Only Redis does that here.
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "redis")]
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use django_sessions::caches::redis::{RedisCache, RedisSettings};
+    /// use django_sessions::caches::{Cache, Swapped};
+    ///
+    /// let cache = RedisCache::open(&RedisSettings::new("redis://127.0.0.1:6379/1")).await?;
+    /// cache.set(":1:a", b"1", None).await?;
+    /// assert_eq!(cache.swap(":1:a", Some(b"0"), b"2", None).await?, Swapped::Differs(b"1".to_vec()));
+    /// assert_eq!(cache.swap(":1:a", Some(b"1"), b"2", None).await?, Swapped::Done);
+    /// # Ok(()) }
+    /// # #[cfg(not(feature = "redis"))]
+    /// # fn main() {}
+    /// ```
+    ///
+    /// # Errors
+    /// Each [`CacheError`]; [`CacheError::Settings`] if this cache cannot do that.
+    async fn swap(
+        &self,
+        key: &str,
+        before: Option<&[u8]>,
+        value: &[u8],
+        timeout: Option<Duration>,
+    ) -> Result<Swapped, CacheError> {
+        let _unused = (key, before, value, timeout);
+        Err(CacheError::Settings("this cache cannot replace a value only if it is still the same".to_owned()))
+    }
 
     /// Takes the value away. Returns whether there was one.
     ///

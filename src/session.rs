@@ -18,6 +18,8 @@
 //! ```
 
 mod data;
+#[cfg(feature = "_async")]
+pub(crate) mod merge;
 
 pub use data::{Data, Key, Value, ValueError};
 
@@ -163,6 +165,9 @@ pub struct Session {
     /// The keys of values that are no reason to store the session.
     lazy_defaults: Vec<String>,
     stored_name: Option<SessionKey>,
+    /// What it was when it was loaded, if saves are merged.
+    #[cfg(feature = "_async")]
+    base: Option<Box<merge::Base>>,
 }
 
 impl Session {

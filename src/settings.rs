@@ -118,6 +118,11 @@ pub struct Settings {
     pub hash_keys: HashKeys,
     /// `RUST_SESSIONS["FALLBACK_ENGINE"]` of the Python package: none. The store that sessions were in before.
     pub fallback: Option<FallbackSettings>,
+    /// `RUST_SESSIONS["MERGE"]` of the Python package: no. A save changes what this request changed, and keeps what others
+    /// have changed meanwhile; all who write the sessions must do so. [`SessionStore::replace`] says how.
+    ///
+    /// [`SessionStore::replace`]: crate::backends::SessionStore::replace
+    pub merge: bool,
     /// Users and logins.
     pub auth: AuthSettings,
     /// The app `django_rust_sessions.devices` of the Python package: none, if the site does not have it.
@@ -271,6 +276,7 @@ impl Settings {
             max_inflated: DEFAULT_MAX_INFLATED,
             hash_keys: HashKeys::Off,
             fallback: None,
+            merge: false,
             auth: AuthSettings::default(),
             devices: None,
             csrf: CsrfSettings::default(),

@@ -38,12 +38,16 @@ use jiff::Timestamp;
 
 use super::{SessionStore, StoreError};
 use crate::caches::format::Format;
-use crate::caches::{CACHE_KEY_PREFIX, Cache, CacheError, KeyLayout};
-use crate::session::{Data, Session, SessionKey};
+use crate::caches::{CACHE_KEY_PREFIX, Cache, CacheError, KeyLayout, Swapped};
+use crate::session::{Data, Session, SessionKey, merge};
 use crate::settings::Settings;
 
 /// How many keys are drawn for a new session (Django's number): a cache may fail without a word, and then each seems taken.
 const CREATE_TRIES: u32 = 10_000;
+
+/// Within which who has read the table has filled the cache of cached_db, or will not.
+#[cfg(feature = "_sql")]
+const GRACE: Duration = Duration::from_secs(10);
 
 /// The cache engine: sessions as values of one of Django's caches, which ends them by itself.
 ///
@@ -124,10 +128,11 @@ impl CacheStore {
         Ok(Some(Duration::from_secs(u64::try_from(age).unwrap_or(0))))
     }
 
-    /// The values under `key`. A key that the cache takes for none is one that nobody stored.
-    pub(super) async fn get(&self, key: &SessionKey) -> Result<Option<Data>, StoreError> {
+    /// The values under `key`, and the bytes that hold them. A key that the cache takes for none is one that nobody stored.
+    pub(super) async fn get(&self, key: &SessionKey) -> Result<Option<(Data, Vec<u8>)>, StoreError> {
         match self.cache.get(&self.key(key)).await {
-            Ok(Some(bytes)) => Ok(Some(self.format.loads(&bytes)?)),
+            Ok(Some(bytes)) if self.format.is_none(&bytes) => Ok(None),
+            Ok(Some(bytes)) => Ok(Some((self.format.loads(&bytes)?, bytes))),
             Ok(None) | Err(CacheError::InvalidKey) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -148,13 +153,34 @@ impl CacheStore {
         session: &Session,
         timeout: Duration,
         over: bool,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<u8>, StoreError> {
         let (name, bytes) = (self.key(key), self.dumps(session)?);
         match over {
             true => self.cache.set(&name, &bytes, Some(timeout)).await?,
             false => drop(self.cache.add(&name, &bytes, Some(timeout)).await?),
         }
-        Ok(())
+        Ok(bytes)
+    }
+
+    /// After the table. The cache must not stay older: if it is not what we know, it has to go.
+    #[cfg(feature = "_sql")]
+    pub(super) async fn renew(&self, key: &SessionKey, session: &mut Session) -> Result<(), StoreError> {
+        if let Some(before) = session.cached().filter(|_| self.cache.can_swap()) {
+            let (bytes, timeout) = (self.dumps(session)?, self.timeout(session)?);
+            if self.cache.swap(&self.key(key), Some(before), &bytes, timeout).await? == Swapped::Done {
+                session.note_cached(Some(bytes));
+                return Ok(());
+            }
+        }
+        session.note_cached(None);
+        self.block(key).await
+    }
+
+    /// Puts `None` in the session's place, which Django too reads as nothing: over it no request can fill the cache with
+    /// what it read from the table before.
+    #[cfg(feature = "_sql")]
+    pub(super) async fn block(&self, key: &SessionKey) -> Result<(), StoreError> {
+        Ok(self.cache.set(&self.key(key), self.format.none(), Some(GRACE)).await?)
     }
 }
 
@@ -163,7 +189,7 @@ impl SessionStore for CacheStore {
     #[tracing::instrument(level = "debug", skip_all, fields(?key))]
     async fn exists(&self, key: &SessionKey) -> Result<bool, StoreError> {
         match self.cache.get(&self.key(key)).await {
-            Ok(found) => Ok(found.is_some()),
+            Ok(found) => Ok(found.is_some_and(|bytes| !self.format.is_none(&bytes))),
             Err(CacheError::InvalidKey) => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -182,6 +208,41 @@ impl SessionStore for CacheStore {
         Ok(self.cache.replace(&self.key(key), &bytes, timeout).await?)
     }
 
+    fn merges(&self) -> bool {
+        self.settings.merge && self.cache.can_swap()
+    }
+
+    #[tracing::instrument(level = "debug", skip_all, fields(?key))]
+    async fn replace(&self, key: &SessionKey, session: &mut Session) -> Result<bool, StoreError> {
+        if !self.merges() {
+            return self.update(key, session).await;
+        }
+        let name = self.key(key);
+        for attempt in 0..merge::TRIES {
+            let (bytes, timeout) = (self.dumps(session)?, self.timeout(session)?);
+            if !session.has_base() {
+                let is_there = self.cache.replace(&name, &bytes, timeout).await?;
+                session.note(Some(bytes));
+                return Ok(is_there);
+            }
+            // After a while what is there is not what we know, and has to be asked for.
+            let before = if merge::pause(attempt).await { None } else { session.stored() };
+            match self.cache.swap(&name, before, &bytes, timeout).await? {
+                Swapped::Done => {
+                    session.note(Some(bytes));
+                    return Ok(true);
+                }
+                Swapped::Missing => return Ok(false),
+                Swapped::Differs(now) => {
+                    if !session.rebase(self.format.loads(&now)?, now) {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Err(StoreError::Conflict { tries: merge::TRIES })
+    }
+
     /// The session in the cache.
     ///
     /// # Errors
@@ -190,7 +251,13 @@ impl SessionStore for CacheStore {
     #[tracing::instrument(level = "debug", skip_all, fields(?key))]
     async fn load(&self, key: &SessionKey) -> Result<Session, StoreError> {
         Ok(match self.get(key).await? {
-            Some(data) => Session::with_data(Some(key.clone()), data),
+            Some((data, bytes)) => {
+                let mut session = Session::with_data(Some(key.clone()), data);
+                if self.merges() {
+                    session.note(Some(bytes));
+                }
+                session
+            }
             None => Session::new(),
         })
     }
@@ -232,6 +299,9 @@ impl SessionStore for CacheStore {
             if self.insert(&key, session).await? {
                 session.set_key(Some(key));
                 session.mark_modified();
+                if self.merges() {
+                    session.note_values();
+                }
                 return Ok(());
             }
         }

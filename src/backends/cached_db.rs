@@ -97,13 +97,19 @@ impl CachedDbStore {
     /// The session in the table, which then is in the cache too.
     async fn load_from_db(&self, key: &SessionKey, over: bool) -> Result<Session, StoreError> {
         let Some(row) = self.db.row(key).await? else { return Ok(Session::new()) };
-        let session = self.db.decode(key, &row)?;
+        let mut session = self.db.decode(key, &row)?;
         let life = Duration::try_from(row.expire_date.duration_since(self.db.now())).unwrap_or_default();
         let cleanup = self.cleanup(key);
         match self.cache.fill(key, &session, life, over).await {
-            Ok(()) if self.db.row(key).await?.is_some_and(|now| now == row) => cleanup.done(),
-            // Saved or deleted since it was read: what is in the cache now may never have been the last word.
-            Ok(()) => drop(self.cache.delete(key).await?),
+            Ok(bytes) => match self.db.row(key).await? {
+                Some(now) if now == row => {
+                    session.note_cached(Some(bytes));
+                    cleanup.done();
+                }
+                // Saved or deleted since it was read: what is in the cache now may never have been the last word.
+                Some(_) if self.merges() => self.cache.block(key).await?,
+                _ => drop(self.cache.delete(key).await?),
+            },
             Err(error) => log_failure!(key, error, "Error saving to cache"),
         }
         Ok(session)
@@ -180,6 +186,25 @@ impl SessionStore for CachedDbStore {
         updated
     }
 
+    fn merges(&self) -> bool {
+        self.db.merges()
+    }
+
+    #[tracing::instrument(level = "debug", skip_all, fields(?key))]
+    async fn replace(&self, key: &SessionKey, session: &mut Session) -> Result<bool, StoreError> {
+        if !self.merges() {
+            return self.update(key, session).await;
+        }
+        let cleanup = self.cleanup(key);
+        let replaced = self.db.replace(key, session).await;
+        match replaced {
+            Ok(true) => self.wrote_to_cache(key, self.cache.renew(key, session).await, cleanup),
+            Ok(false) => drop(cleanup),
+            Err(_) => cleanup.done(),
+        }
+        replaced
+    }
+
     /// The session in the cache, or else in the table, from which the cache is filled for the life that it still has.
     ///
     /// # Errors
@@ -187,7 +212,14 @@ impl SessionStore for CachedDbStore {
     #[tracing::instrument(level = "debug", skip_all, fields(?key))]
     async fn load(&self, key: &SessionKey) -> Result<Session, StoreError> {
         match self.cache.get(key).await {
-            Ok(Some(data)) => Ok(Session::with_data(Some(key.clone()), data)),
+            Ok(Some((data, bytes))) => {
+                let mut session = Session::with_data(Some(key.clone()), data);
+                if self.merges() {
+                    session.note(None);
+                    session.note_cached(Some(bytes));
+                }
+                Ok(session)
+            }
             Ok(None) => self.load_from_db(key, false).await,
             Err(error) => {
                 log_failure!(key, error, "Session not read from the cache");

@@ -47,7 +47,7 @@ use self::prune::PruneStatements;
 pub use self::settings::{DatabaseEngine, DatabaseOptions, DatabaseSettings, MySqlSsl};
 use super::manage::PruneOptions;
 use super::{SessionStore, StoreError};
-use crate::session::{Codec, Session, SessionError, SessionKey};
+use crate::session::{Codec, Session, SessionError, SessionKey, merge};
 use crate::settings::Settings;
 
 /// The statements, made once.
@@ -56,6 +56,8 @@ struct Statements {
     exists: String,
     insert: String,
     update: String,
+    update_unchanged: String,
+    load_to_merge: String,
     load: Arc<str>,
     load_with_expire_date: String,
     delete: String,
@@ -91,6 +93,14 @@ impl Statements {
                 moment(2),
                 text(3)
             ),
+            update_unchanged: format!(
+                "UPDATE {table} SET session_data = {}, expire_date = {} WHERE session_key = {} AND session_data = {}",
+                text(1),
+                moment(2),
+                text(3),
+                text(4)
+            ),
+            load_to_merge: format!("SELECT session_data FROM {table} WHERE session_key = {}", text(1)),
             load: format!("SELECT session_data FROM {table} WHERE {lives}").into(),
             load_with_expire_date: format!(
                 "SELECT session_data, {} FROM {table} WHERE {lives}",
@@ -208,7 +218,11 @@ impl DbStore {
     /// [`StoreError::Decode`] when it cannot be read.
     #[allow(dead_code, reason = "as above")]
     pub(super) fn decode(&self, key: &SessionKey, row: &Row) -> Result<Session, StoreError> {
-        Ok(Session::with_data(Some(key.clone()), self.codec.decode(&row.session_data)?))
+        let mut session = Session::with_data(Some(key.clone()), self.codec.decode(&row.session_data)?);
+        if self.settings.merge {
+            session.note(Some(row.session_data.clone().into_bytes()));
+        }
+        Ok(session)
     }
 }
 
@@ -249,6 +263,41 @@ impl SessionStore for DbStore {
         Ok(rows > 0)
     }
 
+    fn merges(&self) -> bool {
+        self.settings.merge
+    }
+
+    #[tracing::instrument(level = "debug", skip_all, fields(?key))]
+    async fn replace(&self, key: &SessionKey, session: &mut Session) -> Result<bool, StoreError> {
+        if !self.merges() {
+            return self.update(key, session).await;
+        }
+        for attempt in 0..merge::TRIES {
+            let (session_data, expire_date) = self.columns(session)?;
+            if !session.has_base() {
+                let row = [&*session_data, &expire_date, key.as_str()];
+                let is_there = self.pool.execute(&self.statements.update, &row).await? > 0;
+                session.note(Some(session_data.into_bytes()));
+                return Ok(is_there);
+            }
+            if let Some(before) = session.stored().and_then(|stored| str::from_utf8(stored).ok()) {
+                let row = [&*session_data, &expire_date, key.as_str(), before];
+                if self.pool.execute(&self.statements.update_unchanged, &row).await? > 0 {
+                    session.note(Some(session_data.into_bytes()));
+                    return Ok(true);
+                }
+            }
+            merge::pause(attempt).await;
+            let found = self.pool.fetch(&self.statements.load_to_merge, &[key.as_str()]).await?;
+            let Some(found) = found.flatten() else { return Ok(false) };
+            // As in Django, what cannot be read is an empty session.
+            if !session.rebase(self.codec.decode(&found).unwrap_or_default(), found.into_bytes()) {
+                return Ok(false);
+            }
+        }
+        Err(StoreError::Conflict { tries: merge::TRIES })
+    }
+
     #[tracing::instrument(level = "debug", skip_all, fields(?key))]
     async fn load(&self, key: &SessionKey) -> Result<Session, StoreError> {
         if !can_be_stored(key) {
@@ -257,7 +306,11 @@ impl SessionStore for DbStore {
         let now = Moment { moment: self.now(), zone: &self.settings.time_zone };
         match self.pool.fetch_at(&self.statements.load, key.as_str(), now).await?.flatten() {
             Some(session_data) => {
-                Ok(Session::with_data(Some(key.clone()), self.codec.decode(&session_data)?))
+                let mut session = Session::with_data(Some(key.clone()), self.codec.decode(&session_data)?);
+                if self.merges() {
+                    session.note(Some(session_data.into_bytes()));
+                }
+                Ok(session)
             }
             None => Ok(Session::new()),
         }

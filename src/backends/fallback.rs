@@ -63,6 +63,26 @@ impl FallbackStore {
     pub fn new(new: Arc<dyn SessionStore>, old: Arc<dyn SessionStore>) -> Self {
         Self { new, old }
     }
+
+    /// Puts a session that is only in the old store into the new one, with its values of now. Returns nothing if it is not
+    /// there: it is gone, or another request has moved it between the two looks.
+    async fn move_over(&self, key: &SessionKey, session: &Session) -> Result<Option<bool>, StoreError> {
+        if !self.old.exists(key).await? || !self.new.insert(key, session).await? {
+            return Ok(None);
+        }
+        let was_there = self.old.delete(key).await?;
+        if !was_there {
+            self.new.delete(key).await?;
+        }
+        Ok(Some(was_there))
+    }
+
+    /// What the old store had says nothing of how the new one would have it.
+    fn note(&self, session: &mut Session) {
+        if self.merges() {
+            session.note_values();
+        }
+    }
 }
 
 #[async_trait]
@@ -79,36 +99,55 @@ impl SessionStore for FallbackStore {
         if self.new.update(key, session).await? {
             return Ok(true);
         }
-        if !self.old.exists(key).await? || !self.new.insert(key, session).await? {
-            // It is gone, or another request has moved it between the two looks.
-            return self.new.update(key, session).await;
+        match self.move_over(key, session).await? {
+            Some(moved) => Ok(moved),
+            None => self.new.update(key, session).await,
         }
-        let was_there = self.old.delete(key).await?;
-        if !was_there {
-            self.new.delete(key).await?;
+    }
+
+    fn merges(&self) -> bool {
+        self.new.merges()
+    }
+
+    async fn replace(&self, key: &SessionKey, session: &mut Session) -> Result<bool, StoreError> {
+        if self.new.replace(key, session).await? {
+            return Ok(true);
         }
-        Ok(was_there)
+        let Some(moved) = self.move_over(key, session).await? else {
+            return self.new.replace(key, session).await;
+        };
+        if moved {
+            self.note(session);
+        }
+        Ok(moved)
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Session, StoreError> {
         // The new one again: it may have moved between the two looks.
-        for store in [&self.new, &self.old, &self.new] {
-            let session = store.load(key).await?;
-            if session.key().is_some() {
-                return Ok(session);
-            }
+        let session = self.new.load(key).await?;
+        if session.key().is_some() {
+            return Ok(session);
         }
-        Ok(Session::new())
+        let mut session = self.old.load(key).await?;
+        if session.key().is_some() {
+            self.note(&mut session);
+            return Ok(session);
+        }
+        // It may have moved between the two looks.
+        self.new.load(key).await
     }
 
     async fn load_or_empty(&self, key: &SessionKey) -> Result<Session, StoreError> {
-        for store in [&self.new, &self.old, &self.new] {
-            let session = store.load_or_empty(key).await?;
-            if session.key().is_some() {
-                return Ok(session);
-            }
+        let session = self.new.load_or_empty(key).await?;
+        if session.key().is_some() {
+            return Ok(session);
         }
-        Ok(Session::new())
+        let mut session = self.old.load_or_empty(key).await?;
+        if session.key().is_some() {
+            self.note(&mut session);
+            return Ok(session);
+        }
+        self.new.load_or_empty(key).await
     }
 
     async fn delete(&self, key: &SessionKey) -> Result<bool, StoreError> {
@@ -130,7 +169,7 @@ impl SessionStore for FallbackStore {
 
     async fn save(&self, session: &mut Session) -> Result<(), StoreError> {
         let Some(key) = session.key().cloned() else { return self.create(session).await };
-        if !self.update(&key, session).await? {
+        if !self.replace(&key, session).await? {
             return Err(StoreError::Deleted);
         }
         session.set_stored_name(self.stored_names(&key).into_iter().next());

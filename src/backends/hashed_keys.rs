@@ -112,26 +112,25 @@ impl HashedKeys {
     }
 
     /// Stores a session under the name of today that is still under the former one. A logout wins: it deletes the former
-    /// one first, and is seen here.
+    /// one first, and is seen here. Returns nothing if another request has just moved it.
     async fn move_over(
         &self,
         former: &SessionKey,
         current: &SessionKey,
         session: &Session,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<bool>, StoreError> {
         if !self.store.exists(former).await? {
-            return Ok(false);
+            return Ok(Some(false));
         }
         if !self.store.insert(current, session).await? {
-            // Another request has just moved it.
-            return self.store.update(current, session).await;
+            return Ok(None);
         }
         if !self.store.exists(former).await? {
             self.store.delete(current).await?;
-            return Ok(false);
+            return Ok(Some(false));
         }
         self.store.delete(former).await?;
-        Ok(true)
+        Ok(Some(true))
     }
 }
 
@@ -155,10 +154,30 @@ impl SessionStore for HashedKeys {
         if self.store.update(&names[0], session).await? {
             return Ok(true);
         }
-        match names.get(1) {
-            Some(former) => self.move_over(former, &names[0], session).await,
-            None => Ok(false),
+        let Some(former) = names.get(1) else { return Ok(false) };
+        match self.move_over(former, &names[0], session).await? {
+            Some(moved) => Ok(moved),
+            None => self.store.update(&names[0], session).await,
         }
+    }
+
+    fn merges(&self) -> bool {
+        self.store.merges()
+    }
+
+    async fn replace(&self, key: &SessionKey, session: &mut Session) -> Result<bool, StoreError> {
+        let names = self.names(key);
+        if self.store.replace(&names[0], session).await? {
+            return Ok(true);
+        }
+        let Some(former) = names.get(1) else { return Ok(false) };
+        let Some(moved) = self.move_over(former, &names[0], session).await? else {
+            return self.store.replace(&names[0], session).await;
+        };
+        if moved && self.merges() {
+            session.note_values();
+        }
+        Ok(moved)
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Session, StoreError> {
@@ -201,7 +220,7 @@ impl SessionStore for HashedKeys {
 
     async fn save(&self, session: &mut Session) -> Result<(), StoreError> {
         let Some(key) = session.key().cloned() else { return self.create(session).await };
-        if !self.update(&key, session).await? {
+        if !self.replace(&key, session).await? {
             return Err(StoreError::Deleted);
         }
         session.set_stored_name(self.names(&key).into_iter().next());

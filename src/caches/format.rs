@@ -231,6 +231,27 @@ impl Format {
         })
     }
 
+    /// Python's `None`, which to Django is as good as nothing.
+    #[cfg(feature = "_sql")]
+    pub(crate) fn none(&self) -> &'static [u8] {
+        match (self.serializer, self.protocol()) {
+            (Serializer::Pickle, pickle::Protocol::V4) => b"\x80\x04N.",
+            (Serializer::Pickle, _) => b"\x80\x05N.",
+            (Serializer::Json, _) => b"null",
+            (Serializer::Msgpack, _) => b"\xc0",
+        }
+    }
+
+    /// Whether a cache holds `None`.
+    pub(crate) fn is_none(&self, bytes: &[u8]) -> bool {
+        // No compressor makes anything so short.
+        match self.serializer {
+            Serializer::Pickle => matches!(bytes, [b'N', b'.'] | [0x80, _, b'N', b'.']),
+            Serializer::Json => bytes == b"null",
+            Serializer::Msgpack => bytes == b"\xc0",
+        }
+    }
+
     fn load_pickle(&self, bytes: &[u8]) -> Result<Data, FormatError> {
         let limits = pickle::Limits { max_size: self.max_size, ..pickle::Limits::default() };
         let value = pickle::loads(bytes, &limits).map_err(FormatError::Pickle)?;

@@ -44,6 +44,7 @@ use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::SentinelClient;
 use redis::{Cmd, ExistenceCheck, FromRedisValue, Value, cmd, from_redis_value};
+use sha1::{Digest, Sha1};
 use tokio::time::timeout;
 
 pub use self::settings::{CertReqs, Location, RedisSettings, SentinelSettings};
@@ -52,6 +53,16 @@ use self::address::{Address, Place};
 use self::connection::Request;
 use self::connection::{Link, Target, explain};
 use super::{Cache, CacheError, Entry, TimeLimits};
+
+/// One step for Redis, as the Python package has it. The whole value would say the same as its digest, and be sent twice.
+const SWAP: &str = r#"local now = redis.call("GET", KEYS[1])
+if not now or redis.sha1hex(now) ~= ARGV[1] then return now end
+if ARGV[4] and tonumber(ARGV[4]) <= 0 then
+    redis.call("DEL", KEYS[1])
+else
+    redis.call("SET", KEYS[1], ARGV[2], unpack(ARGV, 3))
+end
+return 1"#;
 
 /// How often a Cluster's command may be sent on: a redirection counts.
 const CLUSTER_RETRIES: u32 = 5;
@@ -295,6 +306,10 @@ fn pattern(head: &str) -> String {
     escaped.chain(['*']).collect()
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// What Redis takes after `EX`, where 0 is an error.
 fn seconds(timeout: Option<Duration>) -> Option<u64> {
     timeout.map(|timeout| timeout.as_secs())
@@ -331,6 +346,33 @@ impl Cache for RedisCache {
             Some(0) => self.delete(key).await,
             seconds => self.store(key, value, seconds, Some(ExistenceCheck::XX)).await,
         }
+    }
+
+    fn can_swap(&self) -> bool {
+        true
+    }
+
+    #[tracing::instrument(level = "debug", skip_all)]
+    async fn swap(
+        &self,
+        key: &str,
+        before: Option<&[u8]>,
+        value: &[u8],
+        timeout: Option<Duration>,
+    ) -> Result<super::Swapped, CacheError> {
+        use super::Swapped;
+
+        let mut command = cmd("EVAL");
+        let digest = before.map(|before| hex(&Sha1::digest(before))).unwrap_or_default();
+        command.arg(SWAP).arg(1).arg(key).arg(digest).arg(value);
+        if let Some(seconds) = seconds(timeout) {
+            command.arg("EX").arg(seconds);
+        }
+        Ok(match self.query(&command).await? {
+            Value::Int(_) => Swapped::Done,
+            Value::Nil => Swapped::Missing,
+            now => Swapped::Differs(from_redis_value(now).map_err(redis::RedisError::from)?),
+        })
     }
 
     #[tracing::instrument(level = "debug", skip_all)]

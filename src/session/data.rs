@@ -111,6 +111,24 @@ impl Value {
         }
     }
 
+    /// Whether both are the same to who reads them as JSON, or where that cannot be, the same pickle.
+    #[cfg(feature = "_async")]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        match (self.to_json(), other.to_json()) {
+            (Ok(one), Ok(other)) => one.as_bytes() == other.as_bytes(),
+            (Err(_), Err(_)) => match (self, other) {
+                #[cfg(feature = "msgpack")]
+                (Self::Msgpack(one), Self::Msgpack(other)) => one.as_bytes() == other.as_bytes(),
+                (Self::Pickle(one), Self::Pickle(other)) => {
+                    let dumps = |value| pickle::dumps(value, pickle::Protocol::V5);
+                    matches!((dumps(one), dumps(other)), (Ok(one), Ok(other)) if one == other)
+                }
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
     /// The text that `json.dumps` makes of this value as a key, in generalized UTF-8.
     fn to_json_key(&self) -> Result<Box<[u8]>, ValueError> {
         let text = self.to_json()?;
@@ -424,6 +442,45 @@ impl Data {
             output.extend(value.to_msgpack().map_err(refused)?.as_bytes());
         }
         Ok(output)
+    }
+
+    /// Takes over from `now` each key that is here as it was in `base`.
+    #[cfg(feature = "_async")]
+    pub(crate) fn keep_changes_of_others(&mut self, base: &Self, now: &Self) {
+        let added = now.entries.iter().filter(|(slot, entry)| base.find(slot, entry).is_none());
+        for (slot, entry) in base.entries.iter().chain(added) {
+            let (before, mine) = (base.find(slot, entry), self.find(slot, entry));
+            let is_unchanged = match (before, mine) {
+                (Some(before), Some(mine)) => base.entries[before].value.is_same(&self.entries[mine].value),
+                (before, mine) => before.is_none() && mine.is_none(),
+            };
+            if !is_unchanged {
+                continue;
+            }
+            match (now.find(slot, entry).map(|place| now.entries[place].clone()), mine) {
+                (Some(theirs), Some(mine)) => self.entries[mine] = theirs,
+                (Some(theirs), None) => {
+                    let slot = match slot {
+                        Slot::Text(_) => slot.clone(),
+                        Slot::Other(_) => self.other(),
+                    };
+                    self.entries.insert(slot, theirs);
+                }
+                (None, Some(mine)) => drop(self.entries.shift_remove_index(mine)),
+                (None, None) => {}
+            }
+        }
+    }
+
+    /// Where the same key is here.
+    #[cfg(feature = "_async")]
+    fn find(&self, slot: &Slot, entry: &Entry) -> Option<usize> {
+        match (slot, &entry.key) {
+            (Slot::Other(_), Some(key)) => self.entries.iter().position(|(slot, entry)| {
+                matches!((slot, &entry.key), (Slot::Other(_), Some(other)) if key.is_same(other))
+            }),
+            _ => self.entries.get_index_of(slot),
+        }
     }
 
     fn other(&mut self) -> Slot {

@@ -42,11 +42,18 @@ impl Settings {
     /// When a feature of this crate is off that the store needs, `caches` or `databases` lack the alias that is named, or
     /// a server does not answer.
     pub async fn connect(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
-        if self.session_engine == Engine::SignedCookies {
+        if self.session_engine == Engine::SignedCookies && self.fallback.is_none() {
+            if self.merge {
+                return Err(self.cannot_merge());
+            }
             return self.open_signed_cookies();
         }
+        let old = self.of_fallback();
+        if let Some(old) = &old {
+            self.check_fallback(old)?;
+        }
         let store = self.with_hashed_keys().await?;
-        Ok(match self.of_fallback() {
+        Ok(match old {
             None => store,
             Some(old) => Arc::new(FallbackStore::new(store, old.with_hashed_keys().await?)),
         })
@@ -54,6 +61,9 @@ impl Settings {
 
     async fn with_hashed_keys(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
         let store = self.connect_managed().await?;
+        if self.merge && !store.merges() {
+            return Err(self.cannot_merge());
+        }
         Ok(match self.hash_keys {
             HashKeys::Off => store,
             mode => Arc::new(HashedKeys::new(store, mode)),
@@ -87,7 +97,37 @@ impl Settings {
         replace(&mut old.key_salt, fallback.key_salt);
         replace(&mut old.session_cookie_age, fallback.session_cookie_age);
         old.hash_keys = fallback.hash_keys;
+        old.merge = false;
         Some(old)
+    }
+
+    fn check_fallback(&self, old: &Self) -> Result<(), SettingsError> {
+        let place = |settings: &Self| {
+            let cache = settings.session_cache_alias.clone();
+            let table = (settings.session_database.clone(), settings.db_table.clone());
+            (settings.session_engine, cache, table, settings.session_file_path.clone())
+        };
+        let message = if [self, old].iter().any(|each| each.session_engine == Engine::SignedCookies) {
+            "signed_cookies keeps sessions in the browser: this is for engines that keep them on the server"
+        } else if place(self) == place(old) {
+            "this is session_engine itself; name the engine that sessions were in before, or leave it out"
+        } else {
+            return Ok(());
+        };
+        let (origin, key) = ("settings".to_owned(), "fallback".to_owned());
+        Err(SettingsError::Value { origin, key, message: message.to_owned() })
+    }
+
+    fn cannot_merge(&self) -> SettingsError {
+        SettingsError::Value {
+            origin: "settings".to_owned(),
+            key: "merge".to_owned(),
+            message: format!(
+                "session_engine = {:?} cannot merge saves here: that is for db, cached_db, file (not on Windows), and cache on \
+                 Redis; choose one of them, or take MERGE out of RUST_SESSIONS",
+                self.session_engine.name()
+            ),
+        }
     }
 
     /// Opens the same store to look after it: its sessions can be listed and pruned, and go by the names that the store has

@@ -244,6 +244,7 @@ impl Settings {
         reader.read("max_inflated", &mut self.max_inflated)?;
         reader.read("hash_keys", &mut self.hash_keys)?;
         reader.read("fallback", &mut self.fallback)?;
+        reader.read("merge", &mut self.merge)?;
         reader.read("use_tz", &mut self.use_tz)?;
         if let Some(name) = reader.take("time_zone") {
             let name = String::deserialize(name).map_err(|fault| fault.under("time_zone"))?;

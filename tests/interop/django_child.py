@@ -325,6 +325,15 @@ def loop(key, rounds):
     return {"key": store.session_key}
 
 
+def count(key, name, rounds):
+    """Increments a key of its own, while others increment theirs."""
+    for _ in range(rounds):
+        store = retrying(lambda: loaded(key))
+        store[name] = store.get(name, 0) + 1
+        retrying(store.save)
+    return {}
+
+
 def begin(key):
     store = loaded(key) if key else SessionStore()
     store["value"] = whole("begin", 0)

@@ -251,6 +251,12 @@ def test_a_fallback_is_exported_with_its_place(settings, tmp_path):
     assert "fallback" not in json.loads(run(format="json", engine=settings.SESSION_ENGINE)[0])
 
 
+def test_merge_is_exported():
+    assert "merge" not in export(SESSION_ENGINE=f"{OURS}.db")
+    tree = export(SESSION_ENGINE=f"{OURS}.db", RUST_SESSIONS={"MERGE": True})
+    assert tree["merge"] is True
+
+
 def test_routers():
     with override_settings(DATABASE_ROUTERS=[Router()]):
         text, err = run(format="json")

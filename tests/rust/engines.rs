@@ -24,6 +24,8 @@ mod logged;
 mod manage;
 #[path = "managed.rs"]
 mod managed;
+#[path = "engines/merge.rs"]
+mod merge;
 #[path = "engines/secrets.rs"]
 mod secrets;
 #[allow(dead_code, reason = "other tests use the rest of it")]

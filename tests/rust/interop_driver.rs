@@ -89,6 +89,7 @@ impl Driver {
             "set_expiry" => self.set_expiry(question).await,
             "expiry" => self.expiry(question).await,
             "loop" => self.turns(question).await,
+            "count" => self.count(question).await,
             "save_until_deleted" => self.save_until_deleted(question).await,
             other => Err(format!("unknown op {other:?}").into()),
         }
@@ -166,6 +167,18 @@ impl Driver {
             self.store.save(&mut session).await?;
         }
         Ok(json!({ "key": key.as_str() }))
+    }
+
+    /// Increments a key of its own, while others increment theirs.
+    async fn count(&self, question: &Value) -> Answer {
+        let (key, name) = (key(question)?, text(question, "name")?);
+        for _ in 0..question["rounds"].as_u64().ok_or("no rounds")? {
+            let mut session = self.store.load(&key).await?;
+            let before = session.get::<u64>(name)?.unwrap_or(0);
+            session.insert(name, &(before + 1))?;
+            self.store.save(&mut session).await?;
+        }
+        Ok(json!({}))
     }
 
     /// Saves again and again the session that it holds, until told that it is gone.

@@ -187,17 +187,41 @@ impl Inner {
         }
     }
 
-    pub(super) fn load(&self, path: &Path) -> Result<Option<Data>, StoreError> {
+    /// The values, and what the file holds.
+    pub(super) fn load(&self, path: &Path) -> Result<Option<(Data, Vec<u8>)>, StoreError> {
         let Some(stored) = self.read(path)? else { return Ok(None) };
         if stored.contents.is_empty() {
-            return Ok(Some(Data::new()));
+            return Ok(Some((Data::new(), stored.contents)));
         }
         let decoded = self.decode(&stored);
         if self.is_over(&decoded, &stored, self.now())? {
             delete_unchanged(path, &stored).map_err(StoreError::File)?;
             return Ok(None);
         }
-        Ok(Some(decoded?.into_data()))
+        Ok(Some((decoded?.into_data(), stored.contents)))
+    }
+
+    /// Writes the file anew, if it is still there, and keeps what others have changed in it.
+    fn rewrite(&self, path: &Path, mut session: Session) -> Result<Option<Session>, StoreError> {
+        let _held = match hold(path) {
+            Ok(held) => held,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::File(error)),
+        };
+        let Some(stored) = self.read(path)? else { return Ok(None) };
+        if session.stored() != Some(&stored.contents) {
+            // As in Django, what cannot be read is an empty session.
+            let now = self.decode(&stored).map(Session::into_data).unwrap_or_default();
+            if !session.rebase(now, stored.contents) {
+                return Ok(None);
+            }
+        }
+        let text = self.codec.encode(&session, self.now())?;
+        if !super::replace_existing_with(path, text.as_bytes(), self.options()).map_err(StoreError::File)? {
+            return Ok(None);
+        }
+        session.note(Some(text.into_bytes()));
+        Ok(Some(session))
     }
 
     pub(super) fn decode(&self, stored: &Stored) -> Result<Session, DecodeError> {
@@ -322,13 +346,43 @@ impl SessionStore for FileStore {
         .await
     }
 
+    /// Only POSIX replaces a file that is open.
+    fn merges(&self) -> bool {
+        cfg!(unix) && self.inner.settings.merge
+    }
+
+    #[tracing::instrument(level = "debug", skip_all, fields(?key))]
+    async fn replace(&self, key: &SessionKey, session: &mut Session) -> Result<bool, StoreError> {
+        if !self.merges() || !session.has_base() {
+            let replaced = self.update(key, session).await?;
+            if self.merges() {
+                session.note_values();
+            }
+            return Ok(replaced);
+        }
+        let path = self.inner.path(key).ok_or(StoreError::InvalidKey)?;
+        let draft = session.draft();
+        let saved = self.blocking(move |inner| inner.rewrite(&path, draft)).await?;
+        let is_saved = saved.is_some();
+        if let Some(draft) = saved {
+            session.take_draft(draft);
+        }
+        Ok(is_saved)
+    }
+
     /// The session in the file. A file whose session is over is deleted, as in Django, which then makes another in its
     /// place; here none is made.
     #[tracing::instrument(level = "debug", skip_all, fields(?key))]
     async fn load(&self, key: &SessionKey) -> Result<Session, StoreError> {
         let Some(path) = self.inner.path(key) else { return Ok(Session::new()) };
         match self.blocking(move |inner| inner.load(&path)).await? {
-            Some(data) => Ok(Session::with_data(Some(key.clone()), data)),
+            Some((data, contents)) => {
+                let mut session = Session::with_data(Some(key.clone()), data);
+                if self.merges() {
+                    session.note(Some(contents));
+                }
+                Ok(session)
+            }
             None => Ok(Session::new()),
         }
     }

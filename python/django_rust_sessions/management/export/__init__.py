@@ -38,7 +38,7 @@ FORMAT = ("encode", "decode", "serializer", "_hash", "_legacy_decode", "_get_ses
 def export(report: Report, engine_name: str = "") -> dict[str, Any]:
     """All of it, in the order of the file."""
     engine = _engine(engine_name or settings.SESSION_ENGINE)
-    store = _store(engine)
+    store = _store(engine, settings.SESSION_CACHE_ALIAS)
     kind = _kind(engine)
     _check_format(engine, kind)
     databases: set[str] = set()
@@ -56,6 +56,8 @@ def export(report: Report, engine_name: str = "") -> dict[str, Any]:
         tree["max_inflated"] = option("MAX_INFLATED")
         if option("HASH_KEYS"):
             tree["hash_keys"] = option("HASH_KEYS")
+        if option("MERGE"):
+            tree["merge"] = True
     alias = settings.SESSION_CACHE_ALIAS
     place = _place(kind, store, alias, caches, databases, report)
     fallback = None
@@ -102,12 +104,11 @@ def _place(
 
 def _fallback(caches: dict[str, Any], databases: set[str], report: Report) -> dict[str, Any]:
     """The store that sessions were in before."""
-    engine = _engine(option("FALLBACK_ENGINE"))
+    engine = _engine(option("FALLBACK_ENGINE"), "RUST_SESSIONS['FALLBACK_ENGINE']")
     alias = option("FALLBACK_CACHE_ALIAS") or settings.SESSION_CACHE_ALIAS
     kind = _kind(engine)
     _check_format(engine, kind)
-    if kind in ("cache", "cached_db"):
-        check_backend(alias)
+    _store(engine, alias)
     store = open_store(engine, None, option("FALLBACK_CACHE_ALIAS"))
     return {
         "session_engine": kind,
@@ -117,10 +118,6 @@ def _fallback(caches: dict[str, Any], databases: set[str], report: Report) -> di
         "hash_keys": (option("HASH_KEYS") or None) if isinstance(store, CodecMixin) else None,
         **_place(kind, store, alias, caches, databases, report),
     }
-
-
-def _kind(engine: Any) -> str:
-    return next(kind for kind, base in ENGINES.items() if issubclass(engine, base))
 
 
 def _databases(needed: set[str], optional: dict[str, str | None], report: Report) -> dict[str, Any]:
@@ -136,24 +133,28 @@ def _databases(needed: set[str], optional: dict[str, str | None], report: Report
     return found
 
 
-def _engine(name: str) -> Any:
+def _kind(engine: Any) -> str:
+    return next(kind for kind, base in ENGINES.items() if issubclass(engine, base))
+
+
+def _engine(name: str, setting: str = "SESSION_ENGINE") -> Any:
     try:
         engine = import_module(name).SessionStore
     except Exception as error:
         raise Refused(
-            f"SESSION_ENGINE is {name!r}, which cannot be used: {type(error).__name__}: {error}"
+            f"{setting} is {name!r}, which cannot be used: {type(error).__name__}: {error}"
         ) from None
     if not isinstance(engine, type) or not issubclass(engine, tuple(ENGINES.values())):
         raise Refused(
-            f"SESSION_ENGINE is {name!r}, which is derived from none of Django's engines. "
+            f"{setting} is {name!r}, which is derived from none of Django's engines. "
             f"The Rust crate knows {', '.join(sorted(ENGINES))} and classes derived from them."
         )
     return engine
 
 
-def _store(engine: Any) -> Any:
+def _store(engine: Any, cache_alias: str) -> Any:
     if issubclass(engine, (cache.SessionStore, cached_db.SessionStore)):
-        check_backend(settings.SESSION_CACHE_ALIAS)
+        check_backend(cache_alias)
     if issubclass(engine, db.SessionStore) and not apps.is_installed("django.contrib.sessions"):
         raise Refused(
             f"SESSION_ENGINE is {settings.SESSION_ENGINE!r}, whose table belongs to an app that is "
@@ -206,7 +207,7 @@ def _session(kind: str, store: Any) -> dict[str, Any]:
     return {
         "session_engine": kind,
         "key_salt": None if kind == "signed_cookies" else store.key_salt,
-        "session_file_path": os.path.abspath(store.storage_path) if kind == "file" else None,
+        "session_file_path": None,
         "session_cookie_name": settings.SESSION_COOKIE_NAME,
         # A class may have an age of its own.
         "session_cookie_age": int(store.get_session_cookie_age()),

@@ -1,0 +1,104 @@
+"""MERGE on both sides: requests of Django and of Rust change different keys of one session at the
+same time, and none of the changes is lost."""
+
+import ast
+import sys
+
+import children
+import pytest
+import servers
+from children import HERE, Child, Refused
+from configurations import CONFIGURATIONS
+
+NAMES = ["db, SQLite", "db, PostgreSQL", "cache, Redis", "cached_db, Redis", "file, a folder"]
+EACH, ROUNDS = 3, 40
+
+
+@pytest.fixture(scope="module")
+def where():
+    started = servers.Started("redis", "postgres")
+    yield started.servers
+    started.stop()
+
+
+@pytest.fixture(params=NAMES)
+def start(request, where, tmp_path):
+    """Starts programs of both kinds over one store."""
+    (configuration,) = (each for each in CONFIGURATIONS if each.name == request.param)
+    settings = configuration.settings(where, tmp_path)
+    settings["SESSION_ENGINE"] = f"django_rust_sessions.backends.{configuration.engine}"
+    driver, opened = children.build_driver(), []
+
+    def django():
+        opened.append(Child("Django", sys.executable, HERE / "django_child.py", first=settings))
+        return opened[-1]
+
+    def start(number, **options):
+        settings["RUST_SESSIONS"] = options
+        djangos = [django() for _ in range(number)]
+        djangos[0].ask("prepare")
+        exported = tmp_path / "sessions.json"
+        djangos[0].ask("export", path=str(exported))
+        rusts = [Child("Rust", driver, exported) for _ in range(number)]
+        opened.extend(rusts)
+        return djangos, rusts
+
+    yield start
+    for child in opened:
+        child.close()
+
+
+def found(django, key):
+    values = django.ask("read", key=key)["values"]
+    return {ast.literal_eval(name): value for name, *value in values}
+
+
+def counted(djangos, rusts):
+    """The increments that are there after all have made theirs."""
+    key = djangos[0].ask("write", text='{"made": 1}')["key"]
+    everybody = [*djangos, *rusts]
+    for number, who in enumerate(everybody):
+        who.begin("count", key=key, name=f"n{number}", rounds=ROUNDS)
+    for who in everybody:
+        who.end()
+    seen = {value["key"]: value for value in rusts[0].ask("load", key=key)["values"]}
+    return [int(seen.get(f"n{number}", {"json": 0})["json"]) for number in range(len(everybody))]
+
+
+def test_none_is_lost(start):
+    assert counted(*start(EACH, MERGE=True)) == [ROUNDS] * 2 * EACH
+
+
+def test_without_it_some_are(start):
+    assert sum(counted(*start(EACH))) < ROUNDS * 2 * EACH
+
+
+def test_changes_of_one_reach_the_other_and_a_logout_wins(start):
+    (django,), (rust,) = start(1, MERGE=True)
+    for holder, other in ((django, rust), (rust, django)):
+        key = django.ask("write", text='{"made": 1}')["key"]
+        holder.ask("hold", key=key)
+        value = {"json": "1"} if other is rust else {"value": 1}
+        other.ask("change", key=key, name="theirs", **value)
+        assert holder.ask("save_held", key=key)["saved"] is True
+        assert found(django, key).keys() == {"made", "theirs", "late"}
+
+        holder.ask("hold", key=key)
+        other.ask("delete", key=key)
+        assert holder.ask("save_held", key=key)["saved"] is False
+        assert not found(django, key)
+
+
+def test_rust_refuses_what_it_cannot_merge(where, tmp_path):
+    (configuration,) = (each for each in CONFIGURATIONS if each.name == "file, a folder")
+    settings = configuration.settings(where, tmp_path)
+    settings["SESSION_ENGINE"] = "django_rust_sessions.backends.signed_cookies"
+    settings["RUST_SESSIONS"] = {"MERGE": True}
+    django = Child("Django", sys.executable, HERE / "django_child.py", first=settings)
+    django.ask("prepare")
+    django.ask("export", path=str(tmp_path / "sessions.json"))
+    rust = Child("Rust", children.build_driver(), tmp_path / "sessions.json")
+    with pytest.raises((AssertionError, Refused), match="take MERGE out of RUST_SESSIONS"):
+        rust.ask("exists", key="a" * 32)
+    rust.close()
+    django.close()
