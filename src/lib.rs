@@ -35,6 +35,9 @@ mod pages {
     mod rust {}
     #[doc = include_str!("../docs/rust-settings.md")]
     mod rust_settings {}
+    #[cfg(feature = "toml")]
+    #[doc = include_str!("../docs/merge.md")]
+    mod merge {}
     #[cfg(all(feature = "hashers", feature = "sqlite", feature = "toml"))]
     #[doc = include_str!("../docs/move-an-endpoint.md")]
     mod move_an_endpoint {}
