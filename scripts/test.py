@@ -245,6 +245,30 @@ def drop_in() -> None:
     pytest(PYTHON, *WORKERS, "tests/python")
 
 
+# What is off by default, and how the engines are tested with it.
+OPTIONS: tuple[dict[str, object], ...] = (
+    {"LOCAL_CACHE": 10_000_000},
+    {"MERGE": True},
+    {"POSTGRES_ASYNC_COMMIT": True},
+    {"HASH_KEYS": "sha256"},
+)
+
+
+IS_FULL = os.environ.get("HYPOTHESIS_PROFILE") == "full"
+
+
+def with_option(option: dict[str, object]) -> None:
+    """The Python tests with an option on; without `make test-full` a few that show most. Those that
+    assert what it changes say so and are skipped: `not_with` in tests/python/conftest.py."""
+    build()
+    tests, profile = ["tests/python"], "default"  # more generated cases would take hours
+    if not IS_FULL:
+        caches = "test_cache and (redis or memcached) and not django_redis"
+        tests, profile = ["tests/python/test_stateful.py", "-k", caches], "quick"
+    variables = {"RUST_SESSIONS": json.dumps(option), "HYPOTHESIS_PROFILE": profile}
+    pytest(PYTHON, *WORKERS, *tests, **variables)
+
+
 def instructions() -> None:
     """What encode, decode and a load cost, which no other work on this machine can change."""
     if shutil.which("valgrind") is None:
@@ -316,6 +340,10 @@ TESTS: list[tuple[str, Callable[[], object]]] = [
     ("build of the Python package", build),
     ("stubs against the module", stubs),
     ("pytest", drop_in),
+    *(
+        (f"pytest with {', '.join(option)}", partial(with_option, option))
+        for option in (OPTIONS if IS_FULL else OPTIONS[:2])
+    ),
     ("instruction counts", instructions),
     ("wheel for every Python", wheel),
     *((f"pytest, Django {version}", partial(django, version)) for version in envs.DJANGOS),

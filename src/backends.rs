@@ -125,6 +125,13 @@ pub enum StoreError {
     #[cfg(feature = "_cache")]
     #[error("no new session key could be stored; it is likely that the cache is unavailable")]
     NoFreeKey,
+    /// All sessions of a user were to be ended but one, which has no key yet or is not on a server. Django: `ValueError`.
+    #[cfg(feature = "_sql")]
+    #[error(
+        "the session to keep has no key yet, or is not kept on a server: nothing was ended; pass that of a request that is \
+         logged in"
+    )]
+    NothingToKeep,
     /// The database refused, or could not be reached.
     #[cfg(feature = "_sql")]
     #[error("the session database failed")]
@@ -265,17 +272,32 @@ pub trait SessionStore: Send + Sync {
         }
     }
 
-    /// Deletes the session under `key`, if there is one.
+    /// Deletes the session under `key`. Returns whether there was one: of several who delete it at once, one is told so.
     ///
     /// # Errors
     /// When the store fails.
-    async fn delete(&self, key: &SessionKey) -> Result<(), StoreError>;
+    async fn delete(&self, key: &SessionKey) -> Result<bool, StoreError>;
 
     /// Deletes the sessions that are over (`manage.py clearsessions`). Returns how many.
     ///
     /// # Errors
     /// When the store fails.
     async fn clear_expired(&self) -> Result<u64, StoreError>;
+
+    /// What the server may know the session with this key by, the name of today first: the key itself, unless the store is one
+    /// of [hashed keys](hashed_keys). Nothing, where the session is in its cookie.
+    ///
+    /// ```
+    /// use django_sessions::backends::SessionStore;
+    /// use django_sessions::session::SessionKey;
+    ///
+    /// fn is_on_the_server(store: &dyn SessionStore, key: &SessionKey) -> bool {
+    ///     !store.stored_names(key).is_empty()
+    /// }
+    /// ```
+    fn stored_names(&self, key: &SessionKey) -> Vec<SessionKey> {
+        vec![key.clone()]
+    }
 
     /// Stores the session under a new key, which it has from then on.
     ///
@@ -317,7 +339,7 @@ pub trait SessionStore: Send + Sync {
         let old = session.key().cloned();
         self.create(session).await?;
         match old {
-            Some(old) => self.delete(&old).await,
+            Some(old) => self.delete(&old).await.map(drop),
             None => Ok(()),
         }
     }

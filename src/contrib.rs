@@ -2,4 +2,6 @@
 
 pub mod auth;
 pub mod csrf;
+#[cfg(feature = "_sql")]
+pub mod devices;
 pub mod messages;

@@ -38,6 +38,8 @@ mod pages {
     #[cfg(feature = "toml")]
     #[doc = include_str!("../docs/merge.md")]
     mod merge {}
+    #[doc = include_str!("../docs/devices.md")]
+    mod devices {}
     #[cfg(all(feature = "hashers", feature = "sqlite", feature = "toml"))]
     #[doc = include_str!("../docs/move-an-endpoint.md")]
     mod move_an_endpoint {}

@@ -164,6 +164,7 @@ pub struct Session {
     modified: bool,
     /// The keys of values that are no reason to store the session.
     lazy_defaults: Vec<String>,
+    stored_name: Option<SessionKey>,
     /// What it was when it was loaded, if saves are merged.
     #[cfg(feature = "_async")]
     base: Option<Box<merge::Base>>,
@@ -188,6 +189,25 @@ impl Session {
     /// Gives the session another key, or takes it away. For stores: a request calls `cycle_key` or `flush` of its store.
     pub fn set_key(&mut self, key: Option<SessionKey>) {
         self.key = key;
+        self.stored_name = None;
+    }
+
+    /// What the store knows this session by, if it is one with [hashed keys](crate::settings::HashKeys) that said so: it may
+    /// have found the session under another name than it would give it today.
+    ///
+    /// ```
+    /// # use django_sessions::session::{Session, SessionKey};
+    /// let mut session = Session::new();
+    /// session.set_stored_name(Some(SessionKey::from_stored_name("its name in the store")));
+    /// assert_eq!(session.stored_name().unwrap().as_str(), "its name in the store");
+    /// ```
+    pub fn stored_name(&self) -> Option<&SessionKey> {
+        self.stored_name.as_ref()
+    }
+
+    /// Says under which name the session was found or saved. For stores, after [`set_key`](Self::set_key), which forgets it.
+    pub fn set_stored_name(&mut self, name: Option<SessionKey>) {
+        self.stored_name = name;
     }
 
     /// All values, in order. Counts as access.

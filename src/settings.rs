@@ -27,7 +27,8 @@ mod tree;
 #[cfg(feature = "_sql")]
 pub use crate::backends::db::DatabaseSettings;
 pub use auth::{
-    AuthSettings, CsrfSettings, DerivedTable, MessagesSettings, PasswordHasher, PermissionTables, PkType,
+    AuthSettings, CsrfSettings, DerivedTable, DevicesSettings, MessagesSettings, PasswordHasher,
+    PermissionTables, PkType,
 };
 pub use cache::{CacheBackend, CacheSettings, KeyFunction, MakeKey};
 pub use error::SettingsError;
@@ -120,13 +121,12 @@ pub struct Settings {
     ///
     /// [`SessionStore::replace`]: crate::backends::SessionStore::replace
     pub merge: bool,
-    /// `RUST_SESSIONS["FALLBACK_ENGINE"]` of the Python package: none. Where sessions were until now, while they move to
-    /// `session_engine`.
-    pub fallback_engine: Option<Engine>,
-    /// `RUST_SESSIONS["FALLBACK_CACHE_ALIAS"]`: none, for `session_cache_alias`. Which of `caches` that engine uses.
-    pub fallback_cache_alias: Option<String>,
+    /// `RUST_SESSIONS["FALLBACK_ENGINE"]` of the Python package: none. The store that sessions were in before.
+    pub fallback: Option<FallbackSettings>,
     /// Users and logins.
     pub auth: AuthSettings,
+    /// The app `django_rust_sessions.devices` of the Python package: none, if the site does not have it.
+    pub devices: Option<DevicesSettings>,
     /// `CSRF_*`.
     pub csrf: CsrfSettings,
     /// `django.contrib.messages`.
@@ -194,6 +194,40 @@ pub enum HashKeys {
     Plain,
 }
 
+/// What is different for the store that sessions were in before. What is not said is as in the other settings.
+///
+/// ```
+/// use django_sessions::settings::{Engine, FallbackSettings, FileFormat, Settings};
+///
+/// let text = r#"{"version": 1, "secret_key": "x", "session_engine": "cache", "fallback": {"session_engine": "db"}}"#;
+/// let settings = Settings::from_str(text, FileFormat::Json)?;
+/// assert_eq!(settings.fallback.unwrap().session_engine, Engine::Db);
+/// # Ok::<(), django_sessions::settings::SettingsError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct FallbackSettings {
+    /// Where sessions were kept: [`Engine::Db`].
+    pub session_engine: Engine,
+    /// Which of `caches`.
+    pub session_cache_alias: Option<String>,
+    /// What stood before a session's key in that cache.
+    pub cache_key_prefix: Option<String>,
+    /// The folder of the file engine.
+    pub session_file_path: Option<PathBuf>,
+    /// Alias of the database with the table.
+    pub session_database: Option<String>,
+    /// The table.
+    pub db_table: Option<String>,
+    /// The salt of what was signed.
+    pub key_salt: Option<String>,
+    /// How long sessions lived that did not say so.
+    pub session_cookie_age: Option<i64>,
+    /// Under which names they are kept there: their keys.
+    pub hash_keys: HashKeys,
+}
+
 /// The `SameSite` attribute of a cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
@@ -242,9 +276,9 @@ impl Settings {
             max_inflated: DEFAULT_MAX_INFLATED,
             hash_keys: HashKeys::Off,
             merge: false,
-            fallback_engine: None,
-            fallback_cache_alias: None,
+            fallback: None,
             auth: AuthSettings::default(),
+            devices: None,
             csrf: CsrfSettings::default(),
             messages: MessagesSettings::default(),
         }

@@ -31,6 +31,12 @@ pub use session::{Session, SessionGuard, SharedStore};
 #[cfg(feature = "_layer")]
 use crate::backends::StoreError;
 
+/// The header `User-Agent`; several are put together as Django's servers do.
+#[cfg(all(feature = "_sql", any(feature = "tower", feature = "actix")))]
+fn user_agent<'a>(values: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    values.collect::<Vec<_>>().join(&b',')
+}
+
 /// Status and text of the response in place of the handler's when its session could not be read or saved.
 #[cfg(feature = "_layer")]
 fn failure(error: &StoreError) -> (u16, &'static str) {

@@ -49,6 +49,8 @@ postgres_server = _server_fixture("postgres")
 postgres_durable_server = _server_fixture("postgres+durable")
 mariadb_server = _server_fixture("mariadb")
 memcached_server = _server_fixture("memcached")
+memcached_nocas_server = _server_fixture("memcached+nocas")
+memcached_three_server = _server_fixture("memcached_three")
 pgbouncer_server = _server_fixture("pgbouncer")
 
 

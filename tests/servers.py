@@ -499,10 +499,17 @@ class RedisCluster(Group):
 
 
 class Memcached(Server):
+    """As it comes, or
+
+    - memcached+nocas: without numbers of its values.
+    """
+
     name, programs, package = "memcached", ("memcached",), "memcached"
+    options: ClassVar = {"nocas": None}
 
     def command(self) -> list[str]:
-        return [self.program, "--listen", HOST, "--port", str(self.port), "--udp-port", "0"]
+        where = ["--listen", HOST, "--port", str(self.port), "--udp-port", "0"]
+        return [self.program, *where, *["--disable-cas"] * ("nocas" in self.wanted)]
 
     def is_ready(self) -> bool:
         return f"STAT pid {self.process.pid}\r\n".encode() in ask((HOST, self.port), b"stats\r\n")

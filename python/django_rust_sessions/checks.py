@@ -119,25 +119,30 @@ def check_merge(**kwargs: Any) -> list[CheckMessage]:
     engine = _our_engine()
     if engine is None or _wrong_option("MERGE") or not option("MERGE") or _lacks_cache(engine):
         return []
-    reason: str | None = None
-    if issubclass(engine, signed_cookies.SessionStore):
-        reason = "the session is in the cookie"
-    elif issubclass(engine, db.DatabaseSessionStore):
-        reason = db.step_aside(engine(), db.SAVE) or db.refuse_database(DEFAULT_DB_ALIAS)
-    elif issubclass(engine, cache.CacheMixin):
-        reason = caches.step_aside(settings.SESSION_CACHE_ALIAS)
-    elif not merge.CAN_LOCK_FILES:
-        reason = "this system has no flock()"
+    try:
+        reason = _refuse_to_merge(engine)
+    except Exception:
+        return []  # says check_engine
     if reason is None:
         return []
     return [
         Warning(
             f"RUST_SESSIONS['MERGE'] does nothing with SESSION_ENGINE "
             f"{settings.SESSION_ENGINE!r}: {reason}. Sessions are saved whole, as ever.",
-            hint="Take MERGE out, or choose a database or Redis for the sessions.",
+            hint="Take MERGE out, or choose a database, Redis or memcached for the sessions.",
             id=f"{NAME}.W011",
         )
     ]
+
+
+def _refuse_to_merge(engine: type[Any]) -> str | None:
+    if issubclass(engine, signed_cookies.SessionStore):
+        return "the session is in the cookie"
+    if issubclass(engine, db.DatabaseSessionStore):
+        return db.step_aside(engine(), db.SAVE) or db.refuse_database(DEFAULT_DB_ALIAS)
+    if issubclass(engine, cache.CacheMixin):
+        return caches.refuse_to_merge(settings.SESSION_CACHE_ALIAS)
+    return None if merge.CAN_LOCK_FILES else "this system has no flock()"
 
 
 def check_cache(**kwargs: Any) -> list[CheckMessage]:

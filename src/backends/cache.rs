@@ -278,9 +278,10 @@ impl SessionStore for CacheStore {
     }
 
     #[tracing::instrument(level = "debug", skip_all, fields(?key))]
-    async fn delete(&self, key: &SessionKey) -> Result<(), StoreError> {
+    async fn delete(&self, key: &SessionKey) -> Result<bool, StoreError> {
         match self.cache.delete(&self.key(key)).await {
-            Ok(_) | Err(CacheError::InvalidKey) => Ok(()),
+            Ok(deleted) => Ok(deleted),
+            Err(CacheError::InvalidKey) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }

@@ -108,7 +108,7 @@ impl CachedDbStore {
                 }
                 // Saved or deleted since it was read: what is in the cache now may never have been the last word.
                 Some(_) if self.merges() => self.cache.block(key).await?,
-                _ => self.cache.delete(key).await?,
+                _ => drop(self.cache.delete(key).await?),
             },
             Err(error) => log_failure!(key, error, "Error saving to cache"),
         }
@@ -231,12 +231,12 @@ impl SessionStore for CachedDbStore {
     /// # Errors
     /// When either fails, as in Django: a session that is not out of the cache would still be loaded from there.
     #[tracing::instrument(level = "debug", skip_all, fields(?key))]
-    async fn delete(&self, key: &SessionKey) -> Result<(), StoreError> {
+    async fn delete(&self, key: &SessionKey) -> Result<bool, StoreError> {
         let cleanup = self.cleanup(key);
-        self.db.delete(key).await?;
+        let deleted = self.db.delete(key).await?;
         self.cache.delete(key).await?;
         cleanup.done();
-        Ok(())
+        Ok(deleted)
     }
 
     /// Those of the table. The cache drops what is over by itself.

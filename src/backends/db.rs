@@ -317,11 +317,8 @@ impl SessionStore for DbStore {
     }
 
     #[tracing::instrument(level = "debug", skip_all, fields(?key))]
-    async fn delete(&self, key: &SessionKey) -> Result<(), StoreError> {
-        if can_be_stored(key) {
-            self.pool.execute(&self.statements.delete, &[key.as_str()]).await?;
-        }
-        Ok(())
+    async fn delete(&self, key: &SessionKey) -> Result<bool, StoreError> {
+        Ok(can_be_stored(key) && self.pool.execute(&self.statements.delete, &[key.as_str()]).await? > 0)
     }
 
     #[tracing::instrument(level = "debug", skip_all)]

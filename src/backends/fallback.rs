@@ -1,9 +1,11 @@
-//! While sessions move to another store, both are looked at.
+//! Two stores, while sessions move from one to the other: what the Python package does with
+//! `RUST_SESSIONS["FALLBACK_ENGINE"]`. Django itself has no such thing.
 //!
-//! What the Python package does with `RUST_SESSIONS["FALLBACK_ENGINE"]`: a session that is not in the new store is read from
-//! the old one, and its next save puts it into the new one. Nobody is logged out on the way, and a logout holds in both.
-//! [`Settings::connect`](crate::settings::Settings::connect) wraps the store when
-//! [`Settings::fallback_engine`](crate::settings::Settings::fallback_engine) says so.
+//! What is not in the new store is read from the old one, and its next save puts it into the new one. Nobody is logged out
+//! on the way, and a logout holds in both. Requests of both languages, `manage.py sessions migrate` and the tool
+//! `django-sessions migrate --move` agree on two rules. Whoever adds a session to the new store then takes it out of the old
+//! one; if it is gone there, it was logged out meanwhile, and is taken out of the new one as well. And a logout deletes from
+//! the old store first: so whichever way the two cross, the logout wins.
 //!
 //! ```
 //! # #[cfg(feature = "file")]
@@ -13,23 +15,25 @@
 //! use django_sessions::backends::{SessionStore, fallback::FallbackStore, file::FileStore};
 //! use django_sessions::session::Session;
 //! # use django_sessions::{crypto::SecretKeys, settings::Settings};
-//! # let (old, new) = (tempfile::tempdir()?, tempfile::tempdir()?);
-//! # let open = |folder: &tempfile::TempDir| FileStore::in_directory(folder.path(), Settings::new(SecretKeys::new("secret")));
-//!
-//! let (old, new) = (Arc::new(open(&old)?), Arc::new(open(&new)?));
+//! # let folders = [tempfile::tempdir()?, tempfile::tempdir()?];
+//! # let [new, old] = folders.each_ref().map(|folder| {
+//! #     Arc::new(FileStore::in_directory(folder.path(), Settings::new(SecretKeys::new("secret"))).unwrap())
+//! # });
 //! let mut session = Session::new();
-//! old.save(&mut session).await?; // some time ago
+//! old.save(&mut session).await?;
 //! let key = session.key().expect("it was saved").clone();
 //!
 //! let store = FallbackStore::new(new.clone(), old.clone());
-//! let mut session = store.load(&key).await?;
-//! session.insert("cart", "tea")?;
+//! let mut session = store.load(&key).await?; // found in the old store
 //! store.save(&mut session).await?;
 //! assert!(new.exists(&key).await? && !old.exists(&key).await?);
 //! # Ok(()) }
 //! # #[cfg(not(feature = "file"))]
 //! # fn main() {}
 //! ```
+//!
+//! [`Settings::connect`](crate::settings::Settings::connect) opens both when
+//! [`Settings::fallback`](crate::settings::Settings::fallback) says so.
 
 use std::fmt;
 use std::sync::Arc;
@@ -39,14 +43,9 @@ use async_trait::async_trait;
 use super::{SessionStore, StoreError};
 use crate::session::{Session, SessionKey};
 
-/// A store before the one that sessions were in until now.
+/// A store, and the one that sessions were in before.
 ///
-/// Requests of all processes, in Python and Rust, and `manage.py sessions migrate` agree on two rules. Whoever adds a session
-/// to the new store then takes it out of the old one, and nobody else does; if it is gone there, it was logged out
-/// meanwhile, and is taken out of the new one as well. And a logout deletes from the old store first: so whichever way the
-/// two cross, the logout wins.
-///
-/// A session that is in the new store costs nothing more. One that is in neither costs two more looks, a new one one more.
+/// Cheap to clone; clones share both.
 #[derive(Clone)]
 pub struct FallbackStore {
     new: Arc<dyn SessionStore>,
@@ -60,28 +59,27 @@ impl fmt::Debug for FallbackStore {
 }
 
 impl FallbackStore {
-    /// Sessions go into `new`; those that are not there yet are in `old`.
+    /// `new`, and `old` for what is not there. Neither may be a store of signed cookies.
     pub fn new(new: Arc<dyn SessionStore>, old: Arc<dyn SessionStore>) -> Self {
         Self { new, old }
     }
 
-    /// Puts a session that is only in the old store into the new one, with its values of now. Returns nothing if it is not
-    /// there: it is gone, or in the new store by now.
+    /// Puts a session that is only in the old store into the new one. Returns nothing if it is gone, or another request has
+    /// moved it between the two looks.
     async fn move_over(&self, key: &SessionKey, session: &Session) -> Result<Option<bool>, StoreError> {
         if !self.old.exists(key).await? || !self.new.insert(key, session).await? {
             return Ok(None);
         }
-        if !self.old.exists(key).await? {
+        let was_there = self.old.delete(key).await?;
+        if !was_there {
             self.new.delete(key).await?;
-            return Ok(Some(false));
         }
-        self.old.delete(key).await?;
-        Ok(Some(true))
+        Ok(Some(was_there))
     }
 
-    /// The session of the old store, which says nothing of how the new one would have it.
-    fn found_in_old(&self, mut session: Session) -> Session {
-        if self.merges() {
+    /// The old store does not say what a session was when it was loaded: nothing is saved there.
+    fn noted(&self, mut session: Session) -> Session {
+        if self.merges() && !session.has_base() {
             session.note_values();
         }
         session
@@ -126,40 +124,60 @@ impl SessionStore for FallbackStore {
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Session, StoreError> {
-        let session = self.new.load(key).await?;
-        if session.key().is_some() {
-            return Ok(session);
+        // The new one again: it may have moved between the two looks.
+        for store in [&self.new, &self.old, &self.new] {
+            let session = store.load(key).await?;
+            if session.key().is_some() {
+                return Ok(self.noted(session));
+            }
         }
-        let session = self.old.load(key).await?;
-        if session.key().is_some() {
-            return Ok(self.found_in_old(session));
-        }
-        // It may have moved between the two looks.
-        self.new.load(key).await
+        Ok(Session::new())
     }
 
     async fn load_or_empty(&self, key: &SessionKey) -> Result<Session, StoreError> {
-        let session = self.new.load_or_empty(key).await?;
-        if session.key().is_some() {
-            return Ok(session);
+        for store in [&self.new, &self.old, &self.new] {
+            let session = store.load_or_empty(key).await?;
+            if session.key().is_some() {
+                return Ok(self.noted(session));
+            }
         }
-        let session = self.old.load_or_empty(key).await?;
-        if session.key().is_some() {
-            return Ok(self.found_in_old(session));
-        }
-        self.new.load_or_empty(key).await
+        Ok(Session::new())
     }
 
-    async fn delete(&self, key: &SessionKey) -> Result<(), StoreError> {
+    async fn delete(&self, key: &SessionKey) -> Result<bool, StoreError> {
         let from_old = self.old.delete(key).await;
-        self.new.delete(key).await?;
-        from_old?;
+        // Also if the old one failed.
+        let from_new = self.new.delete(key).await?;
         // Other processes may still have the settings of before, and move it the other way.
-        self.old.delete(key).await
+        Ok(from_old? | self.old.delete(key).await? | from_new)
     }
 
-    /// Those of the new store.
+    /// Those of the new store. What is over in the old one is in nobody's use.
     async fn clear_expired(&self) -> Result<u64, StoreError> {
         self.new.clear_expired().await
+    }
+
+    fn stored_names(&self, key: &SessionKey) -> Vec<SessionKey> {
+        self.new.stored_names(key)
+    }
+
+    async fn save(&self, session: &mut Session) -> Result<(), StoreError> {
+        let Some(key) = session.key().cloned() else { return self.create(session).await };
+        if !self.replace(&key, session).await? {
+            return Err(StoreError::Deleted);
+        }
+        session.set_stored_name(self.stored_names(&key).into_iter().next());
+        Ok(())
+    }
+
+    async fn create(&self, session: &mut Session) -> Result<(), StoreError> {
+        loop {
+            self.new.create(session).await?;
+            let key = session.key().expect("it was created").clone();
+            if !self.old.exists(&key).await? {
+                return Ok(());
+            }
+            self.new.delete(&key).await?;
+        }
     }
 }

@@ -105,7 +105,9 @@ impl HashedKeys {
     /// Whether the session was found, under its key.
     fn found(mut session: Session, key: &SessionKey) -> Option<Session> {
         session.key()?;
+        let name = session.key().cloned();
         session.set_key(Some(key.clone()));
+        session.set_stored_name(name);
         Some(session)
     }
 
@@ -199,16 +201,30 @@ impl SessionStore for HashedKeys {
         Ok(Session::new())
     }
 
-    async fn delete(&self, key: &SessionKey) -> Result<(), StoreError> {
+    async fn delete(&self, key: &SessionKey) -> Result<bool, StoreError> {
         // In this order no other request can move the session out of the way.
+        let mut deleted = false;
         for name in self.names(key).iter().rev() {
-            self.store.delete(name).await?;
+            deleted |= self.store.delete(name).await?;
         }
-        Ok(())
+        Ok(deleted)
     }
 
     async fn clear_expired(&self) -> Result<u64, StoreError> {
         self.store.clear_expired().await
+    }
+
+    fn stored_names(&self, key: &SessionKey) -> Vec<SessionKey> {
+        self.names(key)
+    }
+
+    async fn save(&self, session: &mut Session) -> Result<(), StoreError> {
+        let Some(key) = session.key().cloned() else { return self.create(session).await };
+        if !self.replace(&key, session).await? {
+            return Err(StoreError::Deleted);
+        }
+        session.set_stored_name(self.names(&key).into_iter().next());
+        Ok(())
     }
 }
 

@@ -152,6 +152,10 @@ fn largest_keys(data: &Data) -> String {
 /// No operation waits for anything, so none can be cancelled halfway.
 #[async_trait]
 impl SessionStore for SignedCookieStore {
+    fn stored_names(&self, _key: &SessionKey) -> Vec<SessionKey> {
+        Vec::new()
+    }
+
     /// `false`, as in Django: what a browser holds, nobody knows.
     async fn exists(&self, _: &SessionKey) -> Result<bool, StoreError> {
         Ok(false)
@@ -193,8 +197,8 @@ impl SessionStore for SignedCookieStore {
     }
 
     /// Nothing is here to be deleted: the response takes the cookie away.
-    async fn delete(&self, _: &SessionKey) -> Result<(), StoreError> {
-        Ok(())
+    async fn delete(&self, _: &SessionKey) -> Result<bool, StoreError> {
+        Ok(false)
     }
 
     /// 0: browsers drop what is over.

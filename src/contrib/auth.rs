@@ -44,6 +44,8 @@ pub use permissions::Permissions;
 pub(crate) use redirect::login_redirect;
 pub use redirect::{REDIRECT_FIELD_NAME, redirect_to_login};
 #[cfg(feature = "_sql")]
+pub(crate) use table::key_parameter;
+#[cfg(feature = "_sql")]
 pub use user::{User, UserId};
 #[cfg(all(feature = "_sql", feature = "_layer"))]
 pub(crate) use users::Login;
@@ -121,10 +123,19 @@ fn claimed_backend(session: &Session, settings: &Settings) -> Option<String> {
     settings.authentication_backends.contains(&backend).then_some(backend)
 }
 
-fn user_id_of(session: &Session) -> Option<String> {
+pub(crate) fn user_id_of(session: &Session) -> Option<String> {
     // Django writes text; numbers are left by sites that set the value themselves.
     let id = session.get_value(SESSION_KEY)?;
     id.to::<String>().or_else(|_| id.to::<i64>().map(|id| id.to_string())).ok()
+}
+
+/// Whether the session is a login of this user, by a password that is still the user's.
+#[cfg(feature = "_sql")]
+pub(crate) fn is_login_of(session: &Session, user: &User, settings: &Settings) -> bool {
+    let id = user_id_of(session).and_then(|id| UserId::parse(&id, settings.auth.pk_type));
+    let hash = session.get::<String>(HASH_SESSION_KEY).ok().flatten().unwrap_or_default();
+    id.as_ref() == Some(&user.id)
+        && check_session_auth_hash(&hash, &user.password, &settings.secret_keys) != HashMatch::No
 }
 
 /// Django's backends that check passwords.

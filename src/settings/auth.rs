@@ -180,6 +180,32 @@ pub struct PasswordHasher {
     pub salt_entropy: Option<u32>,
 }
 
+/// The table of the app `django_rust_sessions.devices`, for `contrib::devices`.
+///
+/// ```
+/// use django_sessions::settings::{FileFormat, Settings};
+///
+/// let text = r#"{"version": 1, "secret_key": "x", "devices": {"database": "users"}}"#;
+/// let devices = Settings::from_str(text, FileFormat::Json)?.devices.expect("the site has the app");
+/// assert_eq!((&*devices.database, &*devices.table), ("users", "django_session_device"));
+/// # Ok::<(), django_sessions::settings::SettingsError>(())
+/// ```
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct DevicesSettings {
+    /// Alias of the database that holds the table: `default`.
+    pub database: String,
+    /// The table: `django_session_device`.
+    pub table: String,
+}
+
+impl Default for DevicesSettings {
+    fn default() -> Self {
+        Self { database: "default".to_owned(), table: "django_session_device".to_owned() }
+    }
+}
+
 /// The settings of Django's protection against forged requests: `CSRF_*`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -42,22 +42,20 @@ impl Settings {
     /// When a feature of this crate is off that the store needs, `caches` or `databases` lack the alias that is named, or
     /// a server does not answer.
     pub async fn connect(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
-        let fallback = self.fallback()?;
         if self.session_engine == Engine::SignedCookies {
             if self.merge {
                 return Err(self.cannot_merge());
             }
             return self.open_signed_cookies();
         }
-        let store = self.connect_one().await?;
-        Ok(match fallback {
+        let store = self.with_hashed_keys().await?;
+        Ok(match self.of_fallback() {
             None => store,
-            Some(old) => Arc::new(FallbackStore::new(store, old.connect_one().await?)),
+            Some(old) => Arc::new(FallbackStore::new(store, old.with_hashed_keys().await?)),
         })
     }
 
-    /// One of the two stores, if there is a fallback.
-    async fn connect_one(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
+    async fn with_hashed_keys(&self) -> Result<Arc<dyn SessionStore>, SettingsError> {
         let store = self.connect_managed().await?;
         if self.merge && !store.merges() {
             return Err(self.cannot_merge());
@@ -73,38 +71,43 @@ impl Settings {
             origin: "settings".to_owned(),
             key: "merge".to_owned(),
             message: format!(
-                "session_engine = {:?} cannot merge saves here: that is for db, cached_db, file (not on Windows), and cache on \
-                 Redis; choose one of them, or take MERGE out of RUST_SESSIONS",
+                "session_engine = {:?} cannot merge saves here: Rust does so for db, cached_db, file (not on Windows), and \
+                 cache on Redis; choose one of them, or take MERGE out of RUST_SESSIONS",
                 self.session_engine.name()
             ),
         }
     }
 
-    /// The settings of the old store, if sessions are moving.
-    fn fallback(&self) -> Result<Option<Self>, SettingsError> {
-        let Some(engine) = self.fallback_engine else { return Ok(None) };
-        let new = (self.session_engine, &self.session_cache_alias);
-        let alias = self.fallback_cache_alias.as_ref().unwrap_or(new.1);
-        let refused = |message: &str| {
-            let (origin, key) = ("settings".to_owned(), "fallback_engine".to_owned());
-            Err(SettingsError::Value { origin, key, message: message.to_owned() })
-        };
-        if [engine, new.0].contains(&Engine::SignedCookies) {
-            return refused(
-                "signed_cookies keeps sessions in the browser: this is for engines that keep them on the server",
-            );
+    /// The settings of the store that sessions were in before, if there is a [`fallback`](Self::fallback).
+    ///
+    /// ```
+    /// use django_sessions::settings::{Engine, FileFormat, Settings};
+    ///
+    /// let text = r#"{"version": 1, "secret_key": "x", "session_engine": "cache", "fallback": {"db_table": "old"}}"#;
+    /// let old = Settings::from_str(text, FileFormat::Json)?.of_fallback().expect("there is one");
+    /// assert_eq!((old.session_engine, &*old.db_table), (Engine::Db, "old"));
+    /// # Ok::<(), django_sessions::settings::SettingsError>(())
+    /// ```
+    pub fn of_fallback(&self) -> Option<Self> {
+        fn replace<T>(field: &mut T, other: Option<T>) {
+            if let Some(other) = other {
+                *field = other;
+            }
         }
-        if (engine, alias) == new {
-            return refused(
-                "this is session_engine itself; name the engine that sessions were in before, or leave it out",
-            );
-        }
-        Ok(Some(Self {
-            session_engine: engine,
-            session_cache_alias: alias.clone(),
-            merge: false,
-            ..self.clone()
-        }))
+        let mut old = self.clone();
+        let fallback = old.fallback.take()?;
+        old.session_engine = fallback.session_engine;
+        replace(&mut old.session_cache_alias, fallback.session_cache_alias);
+        old.cache_key_prefix = fallback.cache_key_prefix;
+        old.session_file_path = fallback.session_file_path.or(old.session_file_path);
+        replace(&mut old.session_database, fallback.session_database);
+        replace(&mut old.db_table, fallback.db_table);
+        replace(&mut old.key_salt, fallback.key_salt);
+        replace(&mut old.session_cookie_age, fallback.session_cookie_age);
+        old.hash_keys = fallback.hash_keys;
+        // Nothing is saved there.
+        old.merge = false;
+        Some(old)
     }
 
     /// Opens the same store to look after it: its sessions can be listed and pruned, and go by the names that the store has

@@ -10,10 +10,9 @@ use super::{Settings, SettingsError};
 const FILE: &str = "DJANGO_SESSIONS_FILE";
 
 /// Variables that are named as Django's settings, and mean what those mean.
-const SETTINGS: [&str; 13] = [
+const SETTINGS: [&str; 12] = [
     "SECRET_KEY",
     "SESSION_ENGINE",
-    "FALLBACK_ENGINE",
     "SESSION_FILE_PATH",
     "SESSION_COOKIE_NAME",
     "SESSION_COOKIE_AGE",
@@ -34,7 +33,6 @@ impl Settings {
     /// | `DJANGO_SESSIONS_FILE` | The path of a settings file; then no other variable counts but those that the file names. |
     /// | `SECRET_KEY`, `SECRET_KEY_FALLBACKS` | The first is required. Fallbacks are parted by commas. |
     /// | `SESSION_ENGINE` | `db`, `cached_db` and so on, or Django's dotted path. |
-    /// | `FALLBACK_ENGINE` | The same of the engine that sessions were in until now: `RUST_SESSIONS["FALLBACK_ENGINE"]`. |
     /// | `DATABASE_URL` | `postgres://user:password@host:5432/name`, `mysql://…`, `sqlite:///path`: the database `default`. |
     /// | `CACHE_URL` | `redis://…`, `rediss://…`, `unix://…`, `memcached://host:11211`, `file:///path`, `database://table`: the cache `default`. |
     /// | `CACHE_KEY_PREFIX`, `CACHE_VERSION` | `KEY_PREFIX` and `VERSION` of that cache. |
@@ -116,11 +114,9 @@ fn read(variables: &dyn Fn(&str) -> Option<String>) -> Result<Table, Fault> {
             table.insert(name.to_lowercase(), Tree::Variable(value));
         }
     }
-    for setting in ["session_engine", "fallback_engine"] {
-        if let Some(Tree::Variable(engine)) = table.get_mut(setting) {
-            // `django.contrib.sessions.backends.db`, and this project's.
-            *engine = engine.rsplit('.').next().unwrap_or_default().to_owned();
-        }
+    if let Some(Tree::Variable(engine)) = table.get_mut("session_engine") {
+        // `django.contrib.sessions.backends.db`, and this project's.
+        *engine = engine.rsplit('.').next().unwrap_or_default().to_owned();
     }
     let is_false = |value: &str| value.eq_ignore_ascii_case("false");
     if matches!(table.get("session_cookie_samesite"), Some(Tree::Variable(value)) if is_false(value)) {

@@ -188,6 +188,7 @@ pub(super) fn from_table(table: Table) -> Result<Settings, Fault> {
     let mut settings = Settings::new(secret_keys(&mut reader)?);
     settings.read_session(&mut reader)?;
     reader.read("auth", &mut settings.auth)?;
+    reader.read("devices", &mut settings.devices)?;
     reader.read("csrf", &mut settings.csrf)?;
     reader.read("messages", &mut settings.messages)?;
     for (alias, cache) in tables(&mut reader, "caches")? {
@@ -243,8 +244,7 @@ impl Settings {
         reader.read("max_inflated", &mut self.max_inflated)?;
         reader.read("hash_keys", &mut self.hash_keys)?;
         reader.read("merge", &mut self.merge)?;
-        reader.read("fallback_engine", &mut self.fallback_engine)?;
-        reader.read("fallback_cache_alias", &mut self.fallback_cache_alias)?;
+        reader.read("fallback", &mut self.fallback)?;
         reader.read("use_tz", &mut self.use_tz)?;
         if let Some(name) = reader.take("time_zone") {
             let name = String::deserialize(name).map_err(|fault| fault.under("time_zone"))?;

@@ -31,7 +31,11 @@ mod auth;
 mod csrf;
 mod messages;
 
+#[cfg(feature = "_sql")]
+use std::fmt;
 use std::future::{Future, Ready, ready};
+#[cfg(feature = "_sql")]
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -40,6 +44,8 @@ use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{Payload, Service, ServiceRequest, ServiceResponse, Transform, forward_ready};
 use actix_web::error::InternalError;
 use actix_web::http::StatusCode;
+#[cfg(feature = "_sql")]
+use actix_web::http::header::USER_AGENT;
 use actix_web::http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE, VARY};
 use actix_web::{Error, FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError};
 use jiff::Timestamp;
@@ -52,6 +58,8 @@ use super::{Csrf, Messages, Session, SharedStore, cookies};
 use crate::backends::StoreError;
 #[cfg(feature = "_sql")]
 use crate::contrib::auth::Users;
+#[cfg(feature = "_sql")]
+use crate::contrib::devices::{Client, Devices};
 use crate::session::SessionKey;
 use crate::settings::Settings;
 
@@ -64,12 +72,18 @@ use crate::settings::Settings;
 #[derive(Clone, Debug)]
 pub struct SessionMiddleware {
     site: Arc<Site>,
+    #[cfg(feature = "_sql")]
+    client_ip: ClientIp,
 }
 
 impl SessionMiddleware {
     /// A middleware over a store and the settings that it was made with.
     pub fn new(store: impl Into<SharedStore>, settings: impl Into<Arc<Settings>>) -> Self {
-        Self { site: Arc::new(Site::new(store.into().0, settings.into())) }
+        Self {
+            site: Arc::new(Site::new(store.into().0, settings.into())),
+            #[cfg(feature = "_sql")]
+            client_ip: ClientIp::default(),
+        }
     }
 
     /// Gives the handlers users, for the extractors [`Auth`](super::Auth), [`User`](crate::contrib::auth::User),
@@ -78,6 +92,44 @@ impl SessionMiddleware {
     #[must_use]
     pub fn with_users(mut self, users: Users) -> Self {
         Arc::make_mut(&mut self.site).users = Some(users);
+        self
+    }
+
+    /// Keeps the rows of `devices` ("where you are signed in"), if there are some: at logins and logouts, at new keys, and at
+    /// most once a minute for each session that is used. The request does not fail if the table does.
+    ///
+    /// ```
+    /// use django_sessions::contrib::devices::Devices;
+    /// use django_sessions::web::actix::SessionMiddleware;
+    ///
+    /// fn with_devices(sessions: SessionMiddleware, devices: Option<Devices>) -> SessionMiddleware {
+    ///     sessions.with_devices(devices) // of `settings.connect_devices().await?`
+    /// }
+    /// ```
+    #[cfg(feature = "_sql")]
+    #[must_use]
+    pub fn with_devices(mut self, devices: impl Into<Option<Devices>>) -> Self {
+        Arc::make_mut(&mut self.site).devices = devices.into();
+        self
+    }
+
+    /// Says where a request comes from, for the rows of the devices; without this it is the other end of the connection.
+    ///
+    /// ```
+    /// use django_sessions::web::actix::SessionMiddleware;
+    ///
+    /// // Behind a proxy: the header that your proxy sets and overwrites.
+    /// fn by_proxy(sessions: SessionMiddleware) -> SessionMiddleware {
+    ///     sessions.with_client_ip(|request| request.headers().get("X-Real-IP")?.to_str().ok()?.parse().ok())
+    /// }
+    /// ```
+    #[cfg(feature = "_sql")]
+    #[must_use]
+    pub fn with_client_ip(
+        mut self,
+        client_ip: impl Fn(&HttpRequest) -> Option<IpAddr> + Send + Sync + 'static,
+    ) -> Self {
+        self.client_ip = ClientIp(Arc::new(client_ip));
         self
     }
 
@@ -101,7 +153,12 @@ where
     type Future = Ready<Result<SessionService<S>, ()>>;
 
     fn new_transform(&self, service: S) -> Self::Future {
-        ready(Ok(SessionService { service: Rc::new(service), site: self.site.clone() }))
+        ready(Ok(SessionService {
+            service: Rc::new(service),
+            site: self.site.clone(),
+            #[cfg(feature = "_sql")]
+            client_ip: self.client_ip.clone(),
+        }))
     }
 }
 
@@ -110,6 +167,39 @@ where
 pub struct SessionService<S> {
     service: Rc<S>,
     site: Arc<Site>,
+    #[cfg(feature = "_sql")]
+    client_ip: ClientIp,
+}
+
+/// Where requests come from.
+#[cfg(feature = "_sql")]
+#[derive(Clone)]
+struct ClientIp(Arc<FindIp>);
+
+#[cfg(feature = "_sql")]
+type FindIp = dyn Fn(&HttpRequest) -> Option<IpAddr> + Send + Sync;
+
+#[cfg(feature = "_sql")]
+impl Default for ClientIp {
+    fn default() -> Self {
+        Self(Arc::new(|request| Some(request.peer_addr()?.ip())))
+    }
+}
+
+#[cfg(feature = "_sql")]
+impl ClientIp {
+    /// What the request says of its device.
+    fn client(&self, request: &HttpRequest, cookie: Option<&str>) -> Client {
+        let agent = super::user_agent(request.headers().get_all(USER_AGENT).map(HeaderValue::as_bytes));
+        Client::new(cookie.and_then(SessionKey::new), self.0(request), &agent)
+    }
+}
+
+#[cfg(feature = "_sql")]
+impl fmt::Debug for ClientIp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ClientIp").finish_non_exhaustive()
+    }
 }
 
 impl<S, B> Service<ServiceRequest> for SessionService<S>
@@ -127,6 +217,10 @@ where
         let cookies = cookies_of(&request);
         let cookie = cookies::get(&cookies, &self.site.settings.session_cookie_name);
         let session = Session::new(&self.site, cookie.as_deref());
+        #[cfg(feature = "_sql")]
+        if self.site.devices.is_some() {
+            session.note_client(self.client_ip.client(request.request(), cookie.as_deref()));
+        }
         request.extensions_mut().insert(session.clone());
         let service = self.service.clone();
         Box::pin(async move {

@@ -181,6 +181,7 @@ impl Auth {
                 .and_then(|text| CsrfSecret::parse(&text).ok()),
         };
         *self.session.csrf_secret() = secret;
+        self.session.note_login();
         *visitor = Visitor::of(Some(user));
         Ok(())
     }
@@ -191,7 +192,9 @@ impl Auth {
     /// When the session's store fails.
     pub async fn logout(&self) -> Result<(), StoreError> {
         let mut visitor = self.session.visitor().lock().await;
+        let key = self.session.key().await;
         self.session.flush().await?;
+        self.session.forget_device(key).await;
         *visitor = Visitor::of(None);
         Ok(())
     }

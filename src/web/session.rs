@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex as PlainMutex, MutexGuard as PlainGuard, PoisonError}
 use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+#[cfg(feature = "_sql")]
+use tokio::sync::MutexGuard as StateGuard;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 #[cfg(feature = "_sql")]
@@ -16,6 +18,8 @@ use crate::backends::{SessionStore, StoreError};
 #[cfg(feature = "_sql")]
 use crate::contrib::auth::Users;
 use crate::contrib::csrf::CsrfSecret;
+#[cfg(feature = "_sql")]
+use crate::contrib::devices::{self, Client, Devices};
 use crate::session::{self, Data, SessionKey};
 use crate::settings::Settings;
 
@@ -57,6 +61,8 @@ pub(crate) struct Site {
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     #[cfg(feature = "_sql")]
     pub(crate) users: Option<Users>,
+    #[cfg(feature = "_sql")]
+    pub(crate) devices: Option<Devices>,
 }
 
 impl Site {
@@ -67,6 +73,8 @@ impl Site {
             clock: Arc::new(Timestamp::now),
             #[cfg(feature = "_sql")]
             users: None,
+            #[cfg(feature = "_sql")]
+            devices: None,
         }
     }
 
@@ -115,8 +123,19 @@ struct Inner {
     replaced: PlainMutex<Option<SessionKey>>,
     #[cfg(feature = "_sql")]
     visitor: Mutex<Visitor>,
+    #[cfg(feature = "_sql")]
+    device: PlainMutex<Note>,
     /// What a login made, until a CSRF layer takes it.
     csrf_secret: PlainMutex<Option<CsrfSecret>>,
+}
+
+/// Goes with a request, to the row of its session.
+#[cfg(feature = "_sql")]
+#[derive(Default)]
+struct Note {
+    client: Client,
+    /// The key whose row went at the logout.
+    forgotten: Option<SessionKey>,
 }
 
 enum State {
@@ -135,6 +154,8 @@ impl Session {
             replaced: PlainMutex::default(),
             #[cfg(feature = "_sql")]
             visitor: Mutex::default(),
+            #[cfg(feature = "_sql")]
+            device: PlainMutex::default(),
             csrf_secret: PlainMutex::default(),
         }))
     }
@@ -264,12 +285,27 @@ impl Session {
     /// What is due when the handler is done: saves the session and says what becomes of the response
     /// (`SessionMiddleware.process_response`).
     pub(crate) async fn finish(&self, is_server_error: bool) -> Result<Finished, StoreError> {
-        let Site { store, settings, .. } = &self.0.site;
         // Whoever still holds the session, as a streamed body can, would keep this response waiting for ever.
         let mut state = self.0.state.try_lock().map_err(|_| StoreError::InUse)?;
-        let used = state.used();
         let replaced = self.0.replaced.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let has_new_key = replaced.is_some();
+        #[cfg(feature = "_sql")]
+        let is_kept = !is_server_error || replaced.is_some();
+        let finished = self.save(&mut state, replaced, is_server_error).await?;
+        #[cfg(feature = "_sql")]
+        if is_kept {
+            self.record_device(state).await;
+        }
+        Ok(finished)
+    }
+
+    async fn save(
+        &self,
+        state: &mut State,
+        replaced: Option<SessionKey>,
+        is_server_error: bool,
+    ) -> Result<Finished, StoreError> {
+        let Site { store, settings, .. } = &self.0.site;
+        let (used, has_new_key) = (state.used(), replaced.is_some());
         if self.0.has_cookie && used.is_empty {
             self.retire(replaced).await?;
             return Finished::with_cookie(cookies::delete_cookie(settings), true);
@@ -291,10 +327,65 @@ impl Session {
         }
     }
 
+    /// What the request says of its device, for the row of its session.
+    #[cfg(feature = "_sql")]
+    pub(crate) fn note_client(&self, client: Client) {
+        self.note().client = client;
+    }
+
+    #[cfg(feature = "_sql")]
+    fn note(&self) -> PlainGuard<'_, Note> {
+        self.0.device.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody logs in with this request: the row is due whenever it was written last.
+    #[cfg(feature = "_sql")]
+    pub(super) fn note_login(&self) {
+        let mut note = self.note();
+        note.client = std::mem::take(&mut note.client).logged_in();
+    }
+
+    /// Removes the row of a session that was ended under this key. A failure costs the row, and not the response.
+    #[cfg(feature = "_sql")]
+    pub(super) async fn forget_device(&self, key: Option<SessionKey>) {
+        let Site { store, devices, .. } = &self.0.site;
+        let (Some(devices), Some(key)) = (devices, key) else { return };
+        match devices.forget(&**store, &key).await {
+            Ok(()) => self.note().forgotten = Some(key),
+            Err(error) => devices::log_failure(&error),
+        }
+    }
+
+    /// Writes the session's row, if one is due. A session that was not loaded is not used.
+    #[cfg(feature = "_sql")]
+    async fn record_device(&self, state: StateGuard<'_, State>) {
+        let Site { store, devices: Some(devices), .. } = &self.0.site else { return };
+        let State::Loaded(session) = &*state else { return };
+        let visit = {
+            let note = self.note();
+            let is_forgotten = note.forgotten.is_some() && note.forgotten.as_ref() == note.client.cookie();
+            devices
+                .look(&**store, session, &note.client)
+                .filter(|visit| !(is_forgotten && visit.is_of_nobody()))
+        };
+        drop(state);
+        if let Some(visit) = visit
+            && let Err(error) = devices.write(&visit).await
+        {
+            devices::log_failure(&error);
+        }
+    }
+
+    /// The table of devices, if the layer has one.
+    #[cfg(feature = "_sql")]
+    pub fn devices(&self) -> Option<&Devices> {
+        self.0.site.devices.as_ref()
+    }
+
     /// Deletes the session under the key that it had before.
     async fn retire(&self, key: Option<SessionKey>) -> Result<(), StoreError> {
         match key {
-            Some(key) => self.0.site.store.delete(&key).await,
+            Some(key) => self.0.site.store.delete(&key).await.map(drop),
             None => Ok(()),
         }
     }

@@ -28,12 +28,20 @@
 mod csrf;
 mod messages;
 
+#[cfg(feature = "_sql")]
+use std::fmt;
 use std::future::Future;
+#[cfg(feature = "_sql")]
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+#[cfg(feature = "_sql")]
+use http::header::USER_AGENT;
 use http::header::{CONTENT_TYPE, COOKIE, SET_COOKIE, VARY};
+#[cfg(feature = "_sql")]
+use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
 use jiff::Timestamp;
 use tower_layer::Layer;
@@ -47,6 +55,10 @@ use super::{Session, SharedStore, cookies};
 use crate::backends::StoreError;
 #[cfg(feature = "_sql")]
 use crate::contrib::auth::Users;
+#[cfg(feature = "_sql")]
+use crate::contrib::devices::{Client, Devices};
+#[cfg(feature = "_sql")]
+use crate::session::SessionKey;
 use crate::settings::Settings;
 
 /// Gives each request its [`Session`], among its extensions, and saves it afterwards: Django's `SessionMiddleware`.
@@ -62,12 +74,18 @@ use crate::settings::Settings;
 #[derive(Clone, Debug)]
 pub struct SessionLayer {
     site: Arc<Site>,
+    #[cfg(feature = "_sql")]
+    client_ip: ClientIp,
 }
 
 impl SessionLayer {
     /// A layer over a store and the settings that it was made with.
     pub fn new(store: impl Into<SharedStore>, settings: impl Into<Arc<Settings>>) -> Self {
-        Self { site: Arc::new(Site::new(store.into().0, settings.into())) }
+        Self {
+            site: Arc::new(Site::new(store.into().0, settings.into())),
+            #[cfg(feature = "_sql")]
+            client_ip: ClientIp::default(),
+        }
     }
 
     /// Gives the handlers users, for the extractors [`Auth`](super::Auth), [`User`](crate::contrib::auth::User),
@@ -76,6 +94,57 @@ impl SessionLayer {
     #[must_use]
     pub fn with_users(mut self, users: Users) -> Self {
         Arc::make_mut(&mut self.site).users = Some(users);
+        self
+    }
+
+    /// Keeps the rows of `devices` ("where you are signed in"), if there are some: at logins and logouts, at new keys, and at
+    /// most once a minute for each session that is used. The request does not fail if the table does.
+    ///
+    /// ```
+    /// # #[cfg(all(feature = "axum", feature = "signed_cookies"))] {
+    /// use django_sessions::contrib::devices::Devices;
+    /// use django_sessions::web::tower::SessionLayer;
+    ///
+    /// fn with_devices(layer: SessionLayer, devices: Option<Devices>) -> SessionLayer {
+    ///     layer.with_devices(devices) // of `settings.connect_devices().await?`
+    /// }
+    /// # }
+    /// ```
+    #[cfg(feature = "_sql")]
+    #[must_use]
+    pub fn with_devices(mut self, devices: impl Into<Option<Devices>>) -> Self {
+        Arc::make_mut(&mut self.site).devices = devices.into();
+        self
+    }
+
+    /// Says where a request comes from, for the rows of the devices; a request of tower does not know, and without this they
+    /// have no address.
+    ///
+    /// ```
+    /// # #[cfg(feature = "axum")] {
+    /// use std::net::SocketAddr;
+    ///
+    /// use axum::extract::ConnectInfo;
+    /// use django_sessions::web::tower::SessionLayer;
+    ///
+    /// // axum knows, if it is served by `app.into_make_service_with_connect_info::<SocketAddr>()`:
+    /// fn by_connection(layer: SessionLayer) -> SessionLayer {
+    ///     layer.with_client_ip(|parts| Some(parts.extensions.get::<ConnectInfo<SocketAddr>>()?.ip()))
+    /// }
+    ///
+    /// // Behind a proxy: the header that your proxy sets and overwrites.
+    /// fn by_proxy(layer: SessionLayer) -> SessionLayer {
+    ///     layer.with_client_ip(|parts| parts.headers.get("X-Real-IP")?.to_str().ok()?.parse().ok())
+    /// }
+    /// # }
+    /// ```
+    #[cfg(feature = "_sql")]
+    #[must_use]
+    pub fn with_client_ip(
+        mut self,
+        client_ip: impl Fn(&Parts) -> Option<IpAddr> + Send + Sync + 'static,
+    ) -> Self {
+        self.client_ip = ClientIp(Some(Arc::new(client_ip)));
         self
     }
 
@@ -91,7 +160,12 @@ impl<S> Layer<S> for SessionLayer {
     type Service = SessionService<S>;
 
     fn layer(&self, inner: S) -> SessionService<S> {
-        SessionService { inner, site: self.site.clone() }
+        SessionService {
+            inner,
+            site: self.site.clone(),
+            #[cfg(feature = "_sql")]
+            client_ip: self.client_ip.clone(),
+        }
     }
 }
 
@@ -100,6 +174,35 @@ impl<S> Layer<S> for SessionLayer {
 pub struct SessionService<S> {
     inner: S,
     site: Arc<Site>,
+    #[cfg(feature = "_sql")]
+    client_ip: ClientIp,
+}
+
+/// Where requests come from, if somebody said how to know.
+#[cfg(feature = "_sql")]
+#[derive(Clone, Default)]
+struct ClientIp(Option<Arc<FindIp>>);
+
+#[cfg(feature = "_sql")]
+type FindIp = dyn Fn(&Parts) -> Option<IpAddr> + Send + Sync;
+
+#[cfg(feature = "_sql")]
+impl ClientIp {
+    /// What the request says of its device.
+    fn client<B>(&self, request: Request<B>, cookie: Option<&str>) -> (Request<B>, Client) {
+        let (parts, body) = request.into_parts();
+        let ip = self.0.as_ref().and_then(|client_ip| client_ip(&parts));
+        let agent = super::user_agent(parts.headers.get_all(USER_AGENT).iter().map(HeaderValue::as_bytes));
+        let client = Client::new(cookie.and_then(SessionKey::new), ip, &agent);
+        (Request::from_parts(parts, body), client)
+    }
+}
+
+#[cfg(feature = "_sql")]
+impl fmt::Debug for ClientIp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ClientIp").field(&self.0.is_some()).finish()
+    }
 }
 
 impl<S, RequestBody, ResponseBody> Service<Request<RequestBody>> for SessionService<S>
@@ -122,6 +225,12 @@ where
         let cookies = cookies_of(&request);
         let cookie = cookies::get(&cookies, &self.site.settings.session_cookie_name);
         let session = Session::new(&self.site, cookie.as_deref());
+        #[cfg(feature = "_sql")]
+        if self.site.devices.is_some() {
+            let client;
+            (request, client) = self.client_ip.client(request, cookie.as_deref());
+            session.note_client(client);
+        }
         request.extensions_mut().insert(session.clone());
         #[cfg(all(feature = "axum", feature = "_sql"))]
         if self.site.users.is_some() {

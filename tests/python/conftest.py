@@ -1,15 +1,16 @@
 """A Django project on SQLite in memory, for the tests of the Python package."""
 
-import json
-import os
-
 import pytest
+import switches
 from django.conf import settings
 
 SECRET_KEY = "not a secret: tests only"
 
 
-def pytest_configure():
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "not_with(option, reason): asserts what this option of RUST_SESSIONS changes"
+    )
     settings.configure(
         SECRET_KEY=SECRET_KEY,
         DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
@@ -24,8 +25,16 @@ def pytest_configure():
         DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
         USE_TZ=True,
         # So that each test runs with a switch on that is off by default.
-        RUST_SESSIONS=json.loads(os.environ.get("RUST_SESSIONS", "{}")),
+        RUST_SESSIONS=switches.ON,
     )
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for mark in item.iter_markers("not_with"):
+            option, reason = mark.args
+            if switches.is_on(option):
+                item.add_marker(pytest.mark.skip(reason=f"{option} is on: {reason}"))
 
 
 @pytest.fixture

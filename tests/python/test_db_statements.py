@@ -165,6 +165,7 @@ OPERATIONS = [
 
 
 @pytest.mark.parametrize(("operation", "kind"), OPERATIONS)
+@pytest.mark.not_with("HASH_KEYS", "what is not there is looked for under the key too")
 def test_one_statement(db_kind, operation, kind):
     assert kinds_of(queries_of(operation, saved(RustStore, a=1))) == [kind]
     # In a transaction of the project's, Django's savepoint stands around what is saved.
@@ -186,6 +187,7 @@ ASYNC_OPERATIONS = {
 
 @needs_async
 @pytest.mark.parametrize("method", ASYNC_OPERATIONS)
+@pytest.mark.not_with("HASH_KEYS", "what is not there is looked for under the key too")
 def test_one_statement_and_one_hop(db_kind, method, monkeypatch):
     hops = []
     call = SyncToAsync.__call__
@@ -201,6 +203,7 @@ def test_one_statement_and_one_hop(db_kind, method, monkeypatch):
     assert len(hops) == 1
 
 
+@pytest.mark.not_with("HASH_KEYS=sha256", "Django's engine finds nothing under hashed names")
 def test_same_rows(db_kind, still):
     def story(store_class):
         store = saved(store_class, a=1)
@@ -213,6 +216,7 @@ def test_same_rows(db_kind, still):
 
 
 @pytest.mark.parametrize("zone", [None, "America/New_York"])
+@pytest.mark.not_with("HASH_KEYS=sha256", "Django's engine finds nothing under hashed names")
 def test_time_zones(db_kind, settings, zone, monkeypatch):
     settings.USE_TZ = zone is not None
     if db_kind != "postgresql":  # elsewhere times are stored in the zone of the connection
@@ -268,6 +272,7 @@ def test_naive_and_aware_mixed_up(db_kind, settings):
     refresh(connection)
 
 
+@pytest.mark.not_with("HASH_KEYS=sha256", "Django's engine finds nothing under hashed names")
 def test_another_table_name(sqlite, monkeypatch):
     for field in Session._meta.local_concrete_fields:  # Django keeps the table's name there
         monkeypatch.setattr(field, "cached_col", Col("odd name", field))
@@ -396,6 +401,7 @@ def test_manual_transactions(db_kind):
     assert compared(story).value == [True, True, 2, kept, kept + 1]
 
 
+@pytest.mark.not_with("HASH_KEYS=sha256", "Django's engine finds nothing under hashed names")
 def test_broken_transaction(db_kind):
     def story(store_class):
         store, other = saved(store_class, a=1), new_key()
@@ -422,6 +428,7 @@ def no_table(db_kind):
         editor.alter_db_table(Session, "away", "django_session")
 
 
+@pytest.mark.not_with("HASH_KEYS=sha256", "Django's engine finds nothing under hashed names")
 def test_errors_of_the_database(no_table):
     kinds = []
     for store_class in STORES:
@@ -444,6 +451,7 @@ def test_errors_of_the_database(no_table):
 
 
 @pytest.mark.parametrize("store_class", STORES)
+@pytest.mark.not_with("HASH_KEYS=sha256", "Django's engine finds nothing under hashed names")
 def test_refused_statement_leaves_the_transaction_usable(no_table, store_class):
     store = store_at(store_class, new_key(), a=1)
     with transaction.atomic():
@@ -473,6 +481,7 @@ ODD_KEYS = {
 
 
 @pytest.mark.parametrize("key", ODD_KEYS.values(), ids=ODD_KEYS.keys())
+@pytest.mark.not_with("HASH_KEYS=sha256", "Django's engine finds nothing under hashed names")
 def test_odd_keys(db_kind, key):
     def story(store_class):
         store = store_at(store_class, key)
@@ -545,6 +554,7 @@ SIGNALS = {
 
 @pytest.mark.parametrize("sender", [Session, None], ids=["its sender", "any sender"])
 @pytest.mark.parametrize("name", SIGNALS)
+@pytest.mark.not_with("HASH_KEYS", "what is not there is looked for under the key too")
 def test_receivers(sqlite, name, sender):
     signal = getattr(signals, name)
     received = []
@@ -566,6 +576,7 @@ def test_receivers(sqlite, name, sender):
         assert len(queries_of(operation, saved(RustStore, a=1))) == 1
 
 
+@pytest.mark.not_with("HASH_KEYS", "what is not there is looked for under the key too")
 def test_receivers_of_other_models_do_not_matter(sqlite):
     def receiver(**kwargs):
         raise AssertionError
@@ -580,6 +591,7 @@ def test_receivers_of_other_models_do_not_matter(sqlite):
             getattr(signals, name).disconnect(receiver, sender=models.Model)
 
 
+@pytest.mark.not_with("HASH_KEYS=sha256", "Django's engine finds nothing under hashed names")
 def test_custom_session(db_kind):
     with connection.schema_editor() as editor:
         editor.create_model(CustomDjangoStore.get_model_class())
@@ -593,6 +605,7 @@ def test_custom_session(db_kind):
 
 
 @pytest.mark.parametrize("bases", [(Session,), (AbstractBaseSession,)], ids=["proxy", "twin"])
+@pytest.mark.not_with("HASH_KEYS=sha256", "it looks for the key itself in the store")
 def test_another_model_of_the_same_table(sqlite, bases):
     """Only get_model_class() is overridden; the fields and the manager are Django's."""
     saves = []
@@ -631,6 +644,7 @@ HOOKS = {
 
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("how", ["subclass", "patch"])
+@pytest.mark.not_with("HASH_KEYS", "what is not there is looked for under the key too")
 def test_overridden(sqlite, hook, how, monkeypatch):
     called = []
 
@@ -687,6 +701,7 @@ def test_another_manager(sqlite, monkeypatch):
         assert_as_django(operation)
 
 
+@pytest.mark.not_with("HASH_KEYS=sha256", "it looks for the key itself in the store")
 def test_relations(sqlite):
     """Deleting takes the rows of other models with it."""
 
@@ -714,6 +729,7 @@ def test_relations(sqlite):
     assert len(queries_of(delete, saved(RustStore, a=1))) == 1
 
 
+@pytest.mark.not_with("HASH_KEYS", "what is not there is looked for under the key too")
 def test_unknown_vendor(django_db_blocker):
     settings = {"ENGINE": "project.unknown_database", "NAME": ":memory:"}
     with django_db_blocker.unblock(), databases.database("default", settings):
@@ -728,6 +744,7 @@ def test_unknown_vendor(django_db_blocker):
     assert refuse_database("default") is None
 
 
+@pytest.mark.not_with("HASH_KEYS", "what is not there is looked for under the key too")
 def test_suspicious_operation(sqlite):
     def refuse(execute, sql, params, many, context):
         raise SuspiciousOperation("refused")
@@ -784,6 +801,7 @@ def two_databases(sqlite, settings, tmp_path):
         ("other", None),
     ],
 )
+@pytest.mark.not_with("HASH_KEYS=sha256", "Django's engine finds nothing under hashed names")
 def test_routers(two_databases, still, monkeypatch, reads, writes):
     monkeypatch.setattr(RecordingRouter, "reads", reads)
     monkeypatch.setattr(RecordingRouter, "writes", writes)
@@ -831,6 +849,7 @@ def test_router_to_nowhere(sqlite, settings, monkeypatch):
     assert compared(story).value == [ConnectionDoesNotExist] * 4
 
 
+@pytest.mark.not_with("HASH_KEYS", "what is not there is looked for under the key too")
 def test_router_to_an_unknown_vendor(sqlite, settings, monkeypatch):
     settings.DATABASE_ROUTERS = [RecordingRouter()]
     monkeypatch.setattr(RecordingRouter, "reads", "other")
@@ -855,6 +874,7 @@ def test_router_to_an_unknown_vendor(sqlite, settings, monkeypatch):
 class TestInATestCase(TestCase):
     """A project's own tests."""
 
+    @pytest.mark.not_with("HASH_KEYS", "what is not there is looked for under the key too")
     def test_queries_are_counted(self):
         store = RustStore()
         with self.assertNumQueries(3):  # with the savepoint
@@ -1071,6 +1091,7 @@ class Twins(RuleBasedStateMachine):
         self.blocks.pop().__exit__(None, None, None)
 
 
+@pytest.mark.not_with("HASH_KEYS=sha256", "Django's engine finds nothing under hashed names")
 def test_random_operations(db_kind, still):
     share = 10 if db_kind == "sqlite" else 40
     run_state_machine_as_test(

@@ -105,6 +105,7 @@ def test_the_defaults():
     assert tree["csrf"]["header_name"] == "X-CSRFToken"
     assert "caches" not in tree
     assert "max_inflated" not in tree
+    assert "devices" not in tree
 
 
 def test_every_cookie_setting():
@@ -235,62 +236,25 @@ class Router:
         return "default"
 
 
-def test_a_fallback_brings_what_the_old_store_needs(tmp_path, settings):
-    two = {
-        name: {"BACKEND": REDIS, "LOCATION": f"redis://127.0.0.1/{number}"}
-        for number, name in enumerate(("default", "old"))
-    }
+@pytest.mark.not_with("HASH_KEYS", "the exported settings say so")
+def test_a_fallback_is_exported_with_its_place(settings, tmp_path):
+    settings.SESSION_ENGINE = "django_rust_sessions.backends.db"
+    before = json.loads(run(format="json")[0])
     settings.SESSION_FILE_PATH = str(tmp_path)
-    before = export(SESSION_ENGINE=f"{OURS}.db")
-    with_file = export(
-        SESSION_ENGINE=f"{OURS}.db", RUST_SESSIONS={"FALLBACK_ENGINE": f"{DJANGO}.file"}
-    )
-    more = {"fallback_engine": "file", "session_file_path": str(tmp_path)}
-    assert with_file == {**before, **more}
-
-    tree = export(
-        SESSION_ENGINE=f"{OURS}.cache",
-        CACHES=two,
-        RUST_SESSIONS={"FALLBACK_ENGINE": f"{OURS}.cache", "FALLBACK_CACHE_ALIAS": "old"},
-    )
-    assert (tree["session_cache_alias"], tree["fallback_cache_alias"]) == ("default", "old")
-    assert tree["caches"].keys() == two.keys()
-
-    tree = export(
-        SESSION_ENGINE=f"{OURS}.file",
-        CACHES=two,
-        RUST_SESSIONS={"FALLBACK_ENGINE": f"{DJANGO}.cached_db"},
-    )
-    assert (tree["session_engine"], tree["fallback_engine"]) == ("file", "cached_db")
-    assert (tree["db_table"], tree["session_database"]) == ("django_session", "default")
-    assert tree["fallback_cache_alias"] == "default"
-    assert tree["caches"].keys() == {"default"}
-    assert tree["databases"].keys() == {"default"}
+    settings.RUST_SESSIONS = {"FALLBACK_ENGINE": "django.contrib.sessions.backends.file"}
+    after = json.loads(run(format="json")[0])
+    fallback = after.pop("fallback")
+    assert (fallback["session_engine"], fallback["session_file_path"]) == ("file", str(tmp_path))
+    assert "hash_keys" not in fallback
+    assert after == before
+    # As if the former engine were the site's, for a migration: without that.
+    assert "fallback" not in json.loads(run(format="json", engine=settings.SESSION_ENGINE)[0])
 
 
 def test_merge_is_exported():
     assert "merge" not in export(SESSION_ENGINE=f"{OURS}.db")
     tree = export(SESSION_ENGINE=f"{OURS}.db", RUST_SESSIONS={"MERGE": True})
     assert tree["merge"] is True
-
-
-def test_a_fallback_that_rust_cannot_follow(monkeypatch, tmp_path):
-    class SessionStore(db.SessionStore):
-        key_salt = "another"
-
-    module = type(sys)("old_engine")
-    module.SessionStore = SessionStore
-    monkeypatch.setitem(sys.modules, "old_engine", module)
-    for name, why in (
-        ("old_engine", "differ in key_salt, which the Rust crate has only one of"),
-        ("nowhere.at.all", "RUST_SESSIONS['FALLBACK_ENGINE'] is 'nowhere.at.all', which cannot"),
-    ):
-        said = refusal(
-            SESSION_ENGINE=f"{OURS}.file",
-            SESSION_FILE_PATH=str(tmp_path),
-            RUST_SESSIONS={"FALLBACK_ENGINE": name},
-        )
-        assert why in said
 
 
 def test_routers():
@@ -620,6 +584,33 @@ def test_as_a_user_runs_it(tmp_path):
     ended = manage("--output", "session.toml", "--check")
     assert ended.returncode == 1
     assert "is not what this project's settings say" in ended.stderr
+
+
+def test_devices(tmp_path):
+    """In a process of its own: the app listens to logins from then on."""
+    (tmp_path / "shop_settings.py").write_text(
+        f"SECRET_KEY = {SECRET!r}\n"
+        "INSTALLED_APPS = [*(f'django.contrib.{app}' for app in ('auth', 'contenttypes')),\n"
+        "                  'django_rust_sessions', 'django_rust_sessions.devices']\n"
+        f"SESSION_ENGINE = '{OURS}.signed_cookies'\n"
+        "DATABASES = {name: {'ENGINE': 'django.db.backends.sqlite3', 'NAME': f'/srv/{name}'}\n"
+        "             for name in ('default', 'other')}\n"
+        "DATABASE_ROUTERS = ['shop_settings.Router']\n"
+        "class Router:\n"
+        "    def db_for_write(self, model, **hints):\n"
+        "        return 'other' if model._meta.app_label == 'session_devices' else None\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "django", "export_session_settings", "--format", "json"],
+        cwd=tmp_path,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "shop_settings"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    tree = json.loads(ended.stdout)
+    assert tree["devices"] == {"database": "other", "table": "django_session_device"}
+    assert tree["databases"]["other"] == {"engine": "sqlite3", "name": "/srv/other"}
 
 
 # ---------------------------------------------------------------------------------------- writers

@@ -176,6 +176,7 @@ def test_what_is_not_there_is_asked_for_each_time(kept):
     assert count_calls() >= before + 5
 
 
+@pytest.mark.not_with("LOCAL_CACHE", "it is not off")
 def test_off_by_default(redis_server):
     with using({"BACKEND": caches.DJANGO_REDIS_CACHE, "LOCATION": redis_server["url"]}):
         assert type(caches.native(ALIAS)) is RedisCache
@@ -516,6 +517,7 @@ for line in sys.stdin:
 
 
 @pytest.mark.parametrize("pause", [0, 0.0005], ids=["busy", "idle"])
+@pytest.mark.not_with("HASH_KEYS", "the other process is without")
 def test_after_logout_other_processes_refuse_the_session(redis_server, capsys, pause):
     """A login that another process holds: until when it takes it after the logout was answered.
 

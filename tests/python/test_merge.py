@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.core.cache import caches
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import override_settings
@@ -19,7 +20,8 @@ from django_rust_sessions import checks
 from django_rust_sessions.backends import merge
 from django_rust_sessions.exceptions import SessionConflict
 
-CASES = ["db", "cache", "cached_db", "cached_db-locmem", "file"]
+CASES = ["db", "cache-redis", "cached_db-redis", "cached_db-locmem", "file"]
+CASES += ["cache-memcached", "cache-memcached_three", "cached_db-memcached"]
 HASHED = {"MERGE": True, "HASH_KEYS": "sha256"}
 LOCAL = {"MERGE": True, "LOCAL_CACHE": 1_000_000}
 is_full = hypothesis.settings().max_examples > 10_000
@@ -36,17 +38,25 @@ def options(request):
 @pytest.fixture(params=CASES)
 def engine(request, options, transactional_db, tmp_path):
     """Our engine of that name, with MERGE on."""
-    name, _, in_process = request.param.partition("-")
-    url = request.getfixturevalue("redis_server")["url"]
-    with on(name, options, None if in_process else url, tmp_path) as engine:
+    name, _, where = request.param.partition("-")
+    with on(name, options, cache_on(where or "locmem", request), tmp_path) as engine:
         yield engine
 
 
+def cache_on(store, request):
+    """What stands in CACHES."""
+    backends = "django.core.cache.backends"
+    if store == "locmem":
+        return {"BACKEND": f"{backends}.locmem.LocMemCache"}
+    server = request.getfixturevalue(f"{store}_server")
+    if store == "redis":
+        return {"BACKEND": f"{backends}.redis.RedisCache", "LOCATION": server["url"]}
+    addresses = [f"{server['host']}:{port}" for port in server.get("ports", [server["port"]])]
+    return {"BACKEND": f"{backends}.memcached.PyMemcacheCache", "LOCATION": addresses}
+
+
 @contextlib.contextmanager
-def on(name, options, redis, folder, package="django_rust_sessions"):
-    cache = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
-    if redis:
-        cache = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": redis}
+def on(name, options, cache, folder, package="django_rust_sessions"):
     package = "django.contrib.sessions" if package == "django" else package
     with override_settings(
         SESSION_ENGINE=f"{package}.backends.{name}",
@@ -58,6 +68,7 @@ def on(name, options, redis, folder, package="django_rust_sessions"):
         _forget_path(engine)
         yield engine
         caches["default"].clear()
+        caches["default"].close()
         _forget_path(engine)
 
 
@@ -248,7 +259,7 @@ def test_a_session_that_was_not_loaded_is_loaded_to_be_saved(engine):
 
 
 @pytest.mark.parametrize("options", [{"MERGE": True}], ids=["merge"], indirect=True)
-@pytest.mark.parametrize("engine", ["db", "cached_db"], indirect=True)
+@pytest.mark.parametrize("engine", ["db", "cached_db-redis", "cached_db-memcached"], indirect=True)
 def test_no_statement_more_without_a_conflict(engine, options):
     caches["default"].clear()
     key = make(engine, cart=["tea"])
@@ -268,7 +279,7 @@ def test_no_statement_more_without_a_conflict(engine, options):
 
 
 @pytest.mark.parametrize("options", [{"MERGE": True}], ids=["merge"], indirect=True)
-@pytest.mark.parametrize("engine", ["cache"], indirect=True)
+@pytest.mark.parametrize("engine", ["cache-redis"], indirect=True)
 def test_one_round_trip_to_redis_and_one_more_after_a_conflict(engine, options, monkeypatch):
     one, other = two(engine, make(engine, cart=["tea"]))
     asked = []
@@ -282,8 +293,104 @@ def test_one_round_trip_to_redis_and_one_more_after_a_conflict(engine, options, 
     assert len(asked) == 3
 
 
+class Memcached:
+    """What memcached has been asked since the last look, in its own words."""
+
+    NAMES = ("cmd_get", "cmd_set", "cas_hits", "cas_badval", "cas_misses")
+
+    def __init__(self):
+        self.before = self.read()
+
+    def read(self):
+        (stats,) = caches["default"]._cache.clients.values()
+        found = stats.stats()
+        return {name: found[name.encode()] for name in self.NAMES}
+
+    def asked(self):
+        now = self.read()
+        more = {name: now[name] - self.before[name] for name in self.NAMES}
+        self.before = now
+        return {name: number for name, number in more.items() if number}
+
+
 @pytest.mark.parametrize("options", [{"MERGE": True}], ids=["merge"], indirect=True)
-@pytest.mark.parametrize("engine", ["cached_db", "cached_db-locmem"], indirect=True)
+@pytest.mark.parametrize("engine", ["cache-memcached"], indirect=True)
+def test_one_round_trip_to_memcached_and_two_more_after_a_conflict(engine, options):
+    key = make(engine, cart=["tea"])
+    memcached = Memcached()
+    one, other = two(engine, key)
+    assert memcached.asked() == {"cmd_get": 2}
+    one["a"], other["b"] = 1, 2
+    one.save()
+    # memcached counts a cas as a set, too.
+    assert memcached.asked() == {"cmd_set": 1, "cas_hits": 1}
+    other.save()
+    assert memcached.asked() == {"cmd_get": 1, "cmd_set": 2, "cas_badval": 1, "cas_hits": 1}
+    # What number the last save got is not said.
+    other["c"] = 3
+    other.save()
+    assert memcached.asked() == {"cmd_get": 1, "cmd_set": 1, "cas_hits": 1}
+    one.flush()
+    memcached.asked()
+    with pytest.raises(UpdateError):
+        other.save()
+    assert memcached.asked() == {"cmd_get": 1}
+
+
+@pytest.mark.parametrize("options", [{"MERGE": True}], ids=["merge"], indirect=True)
+@pytest.mark.parametrize("engine", ["cache-memcached"], indirect=True)
+def test_the_life_in_memcached_is_set_with_the_value(engine, options):
+    key = make(engine, cart=["tea"])
+    session = engine(key)
+    session.set_expiry(3600)
+    session.save()
+    client = caches["default"]._cache
+    name = caches["default"].make_key(session.cache_key)
+    (server,) = client.clients.values()
+    life = server.raw_command(f"mg {name} t").split()[1]
+    assert 3590 < int(life[1:]) <= 3600
+    session.set_expiry(-1)
+    session.save()
+    assert client.get(name) is None
+
+
+@pytest.mark.parametrize("options", [{"MERGE": True}], ids=["merge"], indirect=True)
+@pytest.mark.parametrize("engine", ["cache-memcached_three"], indirect=True)
+def test_sessions_are_on_each_of_three_memcached(engine, options):
+    keys = [make(engine, n=n) for n in range(30)]
+    for key in keys:
+        one, other = two(engine, key)
+        one["a"], other["b"] = 1, 2
+        one.save()
+        other.save()
+    clients = caches["default"]._cache.clients.values()
+    assert len(clients) == 3
+    assert all(client.stats()[b"cas_hits"] and client.stats()[b"cas_badval"] for client in clients)
+    assert [stored(engine, key) for key in keys] == [{"n": n, "a": 1, "b": 2} for n in range(30)]
+
+
+@pytest.mark.parametrize("ignored", [False, True], ids=["raised", "ignored"])
+def test_memcached_refuses_what_is_too_large(ignored, request, tmp_path):
+    cache = {**cache_on("memcached", request), "OPTIONS": {"ignore_exc": ignored}}
+    with on("cache", {"MERGE": True}, cache, tmp_path) as engine:
+        key = make(engine, cart=["tea"])
+        session = engine(key)
+        session["large"] = "x" * 2_000_000
+        with pytest.raises(Exception, match=r"too large|larger than its limit"):
+            session.save()
+        assert stored(engine, key) == {"cart": ["tea"]}
+
+
+def test_memcached_without_numbers_is_refused(memcached_nocas_server, request, tmp_path):
+    with on("cache", {"MERGE": True}, cache_on("memcached_nocas", request), tmp_path) as engine:
+        session = engine(make(engine, cart=["tea"]))
+        session["lang"] = "de"
+        with pytest.raises(ImproperlyConfigured, match="--disable-cas"):
+            session.save()
+
+
+@pytest.mark.parametrize("options", [{"MERGE": True}], ids=["merge"], indirect=True)
+@pytest.mark.parametrize("engine", [each for each in CASES if "cached_db" in each], indirect=True)
 def test_the_cache_does_not_stay_older_than_the_table(engine, options):
     key = make(engine, n=0)
     one, other = two(engine, key)
@@ -301,7 +408,7 @@ def test_the_cache_does_not_stay_older_than_the_table(engine, options):
 
 
 @pytest.mark.parametrize("options", [{"MERGE": True}], ids=["merge"], indirect=True)
-@pytest.mark.parametrize("engine", ["db", "cache"], indirect=True)
+@pytest.mark.parametrize("engine", ["db", "cache-redis", "cache-memcached"], indirect=True)
 def test_who_never_gets_to_write_hears_of_it(engine, options, monkeypatch):
     key = make(engine, n=0)
     session = engine(key)
@@ -337,8 +444,9 @@ def lost(engine, processes, times):
     """How many increments are lost, if each process has a key of its own in one session."""
     key = make(engine, begun=True)
     names = [f"n{each}" for each in range(processes)]
-    # A connection to the database is one process's.
+    # A connection to the database is one process's, and so is one to memcached.
     BaseDatabaseWrapper.close(connection)
+    caches["default"].close()
     fork = multiprocessing.get_context("fork")
     children = [fork.Process(target=count, args=(engine, key, name, times)) for name in names]
     for child in children:
@@ -352,6 +460,8 @@ def lost(engine, processes, times):
 
 COUNTED = [
     ("cache", "redis"),
+    ("cache", "memcached"),
+    ("cache", "memcached_three"),
     ("db", "postgresql"),
     ("db", "sqlite-file"),
     ("cached_db", "postgresql"),
@@ -363,17 +473,17 @@ COUNTED = [
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_no_increment_is_lost(case, request, tmp_path, django_db_blocker):
     name, store = case
-    many = is_full and store in ("redis", "postgresql")
+    many = is_full and store in ("redis", "memcached", "postgresql")
     processes, times = (16, 10_000) if many else (6, 100)
     kind = store if store in databases.KINDS else "sqlite-file"
-    redis = request.getfixturevalue("redis_server")["url"]
+    cache = cache_on(store if name == "cache" else "redis", request)
     settings = databases.settings_of(kind, request)
     with django_db_blocker.unblock(), databases.database("default", settings):
-        with on(name, {"MERGE": True}, redis, tmp_path) as ours:
+        with on(name, {"MERGE": True}, cache, tmp_path) as ours:
             assert lost(ours, processes, times) == 0
         if store == "sqlite-file":
             return  # there Django's hardly loses any: its requests wait for the file
-        with on(name, {}, redis, tmp_path, "django") as djangos:
+        with on(name, {}, cache, tmp_path, "django") as djangos:
             of_django = lost(djangos, processes, times)
     print(f"{name} on {store}: Django's lost {of_django} of {processes * times}")
     assert of_django > 0
@@ -386,7 +496,7 @@ def test_in_transactions_too(store, request, tmp_path, django_db_blocker):
     with (
         django_db_blocker.unblock(),
         databases.database("default", settings),
-        on("db", {"MERGE": True}, None, tmp_path) as engine,
+        on("db", {"MERGE": True}, cache_on("locmem", request), tmp_path) as engine,
     ):
         key = make(engine, cart=["tea"])
 
@@ -409,11 +519,13 @@ def test_in_transactions_too(store, request, tmp_path, django_db_blocker):
 # ----------------------------------------------------------------------------------- other options
 
 
-def test_from_the_fallback_engine(redis_server, tmp_path, transactional_db):
+@pytest.mark.parametrize("store", ["redis", "memcached"])
+@pytest.mark.not_with("HASH_KEYS=sha256", "it begins without")
+def test_from_the_fallback_engine(store, request, tmp_path, transactional_db):
     old = import_module("django_rust_sessions.backends.db").SessionStore
     key = make(old, cart=["tea"])
     options = {"MERGE": True, "FALLBACK_ENGINE": "django_rust_sessions.backends.db"}
-    with on("cache", options, redis_server["url"], tmp_path) as engine:
+    with on("cache", options, cache_on(store, request), tmp_path) as engine:
         one, other = two(engine, key)
         one["a"], other["b"] = 1, 2
         one.save()
@@ -421,21 +533,35 @@ def test_from_the_fallback_engine(redis_server, tmp_path, transactional_db):
         assert stored(engine, key) == {"cart": ["tea"], "a": 1, "b": 2}
 
 
-def test_the_check_says_where_it_does_nothing(redis_server, tmp_path):
-    on_redis = on("cache", {"MERGE": True}, redis_server["url"], tmp_path)
-    with on_redis:
-        assert checks.check_merge() == []
+def test_the_check_says_where_it_does_nothing(request, tmp_path):
+    locmem = cache_on("locmem", request)
+    for store in ("redis", "memcached"):
+        with on("cache", {"MERGE": True}, cache_on(store, request), tmp_path):
+            assert checks.check_merge() == []
     for name in ("cache", "signed_cookies"):
-        with on(name, {"MERGE": True}, None, tmp_path):
+        with on(name, {"MERGE": True}, locmem, tmp_path):
             (message,) = checks.check_merge()
             assert message.id == "django_rust_sessions.W011"
-    with on("cache", {}, None, tmp_path):
+    with on("cache", {}, locmem, tmp_path):
         assert checks.check_merge() == []
 
 
-def test_without_it_nothing_is_remembered(tmp_path, transactional_db):
+def test_with_memcached_the_checks_name_what_is_native(request, tmp_path):
+    """Nothing more than without the option, and LOCAL_CACHE does nothing there."""
+    cache = cache_on("memcached", request)
+    for options in ({}, {"MERGE": True}):
+        with on("cache", options, cache, tmp_path):
+            (message,) = checks.check_engine()
+            assert "PyMemcacheCache is not one of the Redis caches" in message.msg
+    with on("cache", {"MERGE": True, "LOCAL_CACHE": 1_000_000}, cache, tmp_path):
+        assert any("'LOCAL_CACHE'] keeps nothing" in each.msg for each in checks.check_engine())
+
+
+@pytest.mark.parametrize("case", ["db-locmem", "cache-memcached"])
+def test_without_it_nothing_is_remembered(case, request, tmp_path, transactional_db):
     assert not os.listdir(tmp_path)
-    with on("db", {}, None, tmp_path) as engine:
+    name, _, store = case.partition("-")
+    with on(name, {}, cache_on(store, request), tmp_path) as engine:
         session = engine(make(engine, cart=["tea"]))
         session["cart"].append("jam")
         session.save()

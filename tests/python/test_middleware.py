@@ -7,6 +7,7 @@ import itertools
 from importlib import import_module
 
 import pytest
+import switches
 from asgiref.sync import async_to_sync
 from differential import captured_logs
 from django.contrib.sessions.backends.base import SessionBase
@@ -372,7 +373,8 @@ def test_no_hop_when_the_session_is_not_used(engine, hops):
 HOPS = {
     "db": (2, 1),
     "cache": (0, 0),
-    "cached_db": (1, 1),
+    # With MERGE, the save in a transaction before has emptied the cache.
+    "cached_db": (2 if switches.ON.get("MERGE") else 1, 1),
     "file": (2, 1),
     "signed_cookies": (0, 0),
 }

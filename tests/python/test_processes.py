@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -51,12 +52,14 @@ def postgresql_database(postgres_server):
     """A database of the shop's own, for other tests make tables in theirs."""
     import psycopg
 
+    # Not under one name: where workers share their tests, a module may begin twice.
+    name = f"shop_{uuid.uuid4().hex}"
     where = {name: postgres_server[name] for name in ("host", "port", "user", "password")}
     with psycopg.connect(dbname=postgres_server["database"], autocommit=True, **where) as admin:
-        admin.execute("CREATE DATABASE shop")
+        admin.execute(f"CREATE DATABASE {name}")
     return {
         "ENGINE": "django.db.backends.postgresql",
-        "NAME": "shop",
+        "NAME": name,
         **{name.upper(): value for name, value in where.items()},
     }
 

@@ -196,6 +196,7 @@ def sent_by(store, operation, sent):
 
 
 @pytest.mark.parametrize("operation", ["load", "save", "create", "delete"])
+@pytest.mark.not_with("HASH_KEYS", "what is not there is looked for under the key too")
 def test_the_engines_page_says_what_the_database_is_sent(django_db_blocker, operation):
     settings = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
     with (
@@ -213,7 +214,10 @@ def test_the_engines_page_says_what_the_database_is_sent(django_db_blocker, oper
             assert sent_by(store, operation, sent) == said
 
 
+@pytest.mark.not_with("LOCAL_CACHE", "a known session is not asked for, and it listens")
+@pytest.mark.not_with("MERGE", "a save is a script")
 @pytest.mark.parametrize("operation", ["load", "save", "create", "delete"])
+@pytest.mark.not_with("HASH_KEYS", "what is not there is looked for under the key too")
 def test_the_engines_page_says_what_redis_is_sent(redis_server, operation):
     url = redis_server["url"]
     cache = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": url}

@@ -335,6 +335,7 @@ def test_django_reads_what_ours_writes(surroundings):
 @pytest.mark.filterwarnings("ignore:.*received a naive datetime:RuntimeWarning")
 @pytest.mark.django_db
 @pytest.mark.parametrize("name", ["django-4.2", "django-5.2", "django-6.0", "django-6.1"])
+@pytest.mark.not_with("HASH_KEYS=sha256", "Django's engine finds nothing under hashed names")
 def test_rows_are_loaded_and_saved_alike(name, surroundings, monkeypatch):
     """A row goes into the table as it stood in that release's file, and comes out of it again."""
     rows = [v for v in vectors(name, "valid") if "row" in v.fields and "class_name" not in v.fields]

@@ -41,6 +41,8 @@ class CacheMixin:
     # None where Django's own cache has to be asked.
     _native: "session_caches.SessionCache | None"
     _own_cache: Any = None
+    # Whether load() found nothing because it could not ask.
+    _read_failed = False
 
     def __init__(self, session_key: str | None = None) -> None:
         # Django makes its cache here. That is not needed for Redis, and would cost each request of
@@ -65,6 +67,7 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
     # Django's, which django-stubs does not know.
     _session_key: Any
     _session_cache: Any
+    accessed: bool
     _get_session: Any
     _aget_session: Any
     acache_key: Any
@@ -76,7 +79,7 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
             data = self._note(self._native.read(self.cache_key))
         except Exception:
             log_failed_read()
-            data = None
+            self._read_failed, data = True, None
         return self._or_empty(data)
 
     def exists(self, session_key: str) -> bool:
@@ -100,12 +103,10 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
     def save(self, must_create: bool = False) -> None:
         if self.session_key is None:
             return self.create()
-        if self._native is not None and not must_create and option("MERGE"):
-            key = self.session_key
+        if self._has_to_be_loaded(must_create):
+            key, accessed = self.session_key, self.accessed
             self._get_session()
-            if self.session_key is None:
-                self._unload(key)
-                raise UpdateError
+            self._check_loaded(key, accessed)
         if self._native is None or not (must_create or self._is_loaded()):
             return super().save(must_create)
         cache, key = self._native, self.cache_key
@@ -144,7 +145,7 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
                 data = self._note(await self._native.aread(await self.acache_key()))
             except Exception:
                 log_failed_read()
-                data = None
+                self._read_failed, data = True, None
             return self._or_empty(data)
 
         async def aexists(self, session_key: str) -> bool:
@@ -169,12 +170,10 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
         async def asave(self, must_create: bool = False) -> None:
             if self.session_key is None:
                 return await self.acreate()
-            if self._native is not None and not must_create and option("MERGE"):
-                key = self.session_key
+            if self._has_to_be_loaded(must_create):
+                key, accessed = self.session_key, self.accessed
                 await self._aget_session()
-                if self.session_key is None:
-                    self._unload(key)
-                    raise UpdateError
+                self._check_loaded(key, accessed)
             if self._native is None or not (must_create or self._is_loaded()):
                 return await super().asave(must_create)
             cache, key = self._native, await self.acache_key()
@@ -205,16 +204,16 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
 
     def _move(self, old: str, new: str) -> bool:
         old, new = self.cache_key_prefix + old, self.cache_key_prefix + new
-        if self._native is not None:
-            return bool(self._native.rename(old, new))
+        rename = getattr(self._native, "rename", None)
+        if rename is not None:
+            return bool(rename(old, new))
         return move_in_cache(self._cache, old, new, self.get_expiry_age())
 
     async def _amove(self, old: str, new: str) -> bool:
-        if self._native is None:
+        arename = getattr(self._native, "arename", None)
+        if arename is None:
             return await sync_to_async(self._move)(old, new)
-        return bool(
-            await self._native.arename(self.cache_key_prefix + old, self.cache_key_prefix + new)
-        )
+        return bool(await arename(self.cache_key_prefix + old, self.cache_key_prefix + new))
 
     def _is_loaded(self) -> bool:
         # If it is not, then Django asks whether it exists before it loads it for the save.
@@ -232,10 +231,20 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
         merge.note_loaded(self, value, lambda: decode(value))
         return data
 
-    def _unload(self, key: Any) -> None:
-        # As Django leaves a session that it did not find, and so did not load.
-        self._session_key = key
-        del self._session_cache
+    def _has_to_be_loaded(self, must_create: bool) -> bool:
+        """Whether this save needs something that it can be compared with."""
+        return (
+            not (must_create or self._is_loaded())
+            and self._native is not None
+            and bool(option("MERGE"))
+        )
+
+    def _check_loaded(self, key: Any, accessed: bool) -> None:
+        if self.session_key is None:
+            # As Django leaves a session that it did not find, and so did not load.
+            self._session_key, self.accessed = key, accessed
+            del self._session_cache
+            raise UpdateError
 
     def _note_created(self, cache: Any, data: Any) -> None:
         if option("MERGE"):

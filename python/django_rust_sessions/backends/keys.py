@@ -87,6 +87,8 @@ class HashedKeysMixin:
             if self._take_from(twin, name):
                 self._found_as = name
                 return data
+            if getattr(twin, "_read_failed", False):
+                break  # nor would the others be found, and each attempt may take its time
         self._session_key = None
         return {}
 
@@ -112,8 +114,9 @@ class HashedKeysMixin:
         current, former = names
         try:
             self._save_as(current, must_create)
-        except UpdateError:
-            if must_create or not self._move(former, current):
+        except UpdateError as error:
+            # A cause is what the database refused: nothing is missing then.
+            if must_create or error.__cause__ or not self._move(former, current):
                 raise
             self._save_as(current, must_create)
             self.has_moved = True
@@ -146,6 +149,8 @@ class HashedKeysMixin:
                 if self._take_from(twin, name):
                     self._found_as = name
                     return data
+                if getattr(twin, "_read_failed", False):
+                    break
             self._session_key = None
             return {}
 
@@ -172,8 +177,8 @@ class HashedKeysMixin:
             current, former = names
             try:
                 await self._asave_as(current, must_create)
-            except UpdateError:
-                if must_create or not await self._amoved(former, current):
+            except UpdateError as error:
+                if must_create or error.__cause__ or not await self._amoved(former, current):
                     raise
                 await self._asave_as(current, must_create)
                 self.has_moved = True
@@ -234,7 +239,10 @@ class HashedKeysMixin:
 
 
 # What a session and its twin have each of their own.
-_OF_EACH = {"_SessionBase__session_key", "_has_stored_name", "accessed", "modified"}
+_OF_EACH = {
+    *("_SessionBase__session_key", "_has_stored_name", "_read_failed"),
+    *("accessed", "modified"),
+}
 
 
 def move_in_cache(cache: Any, old: str, new: str, timeout: Any) -> bool:

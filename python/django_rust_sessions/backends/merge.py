@@ -41,7 +41,7 @@ class Base(NamedTuple):
     stored: Any
     read: Callable[[], dict[str, Any]]
     # Of cached_db: what its cache has.
-    cached: bytes | None = None
+    cached: Any = None
 
 
 def is_on(store: Any, must_create: bool) -> bool:
@@ -50,7 +50,7 @@ def is_on(store: Any, must_create: bool) -> bool:
 
 
 def note_loaded(
-    store: Any, stored: Any, read: Callable[[], dict[str, Any]], cached: bytes | None = None
+    store: Any, stored: Any, read: Callable[[], dict[str, Any]], cached: Any = None
 ) -> None:
     # Who calls load() of a session that is loaded already does not get it into the session.
     if option("MERGE") and not hasattr(store, "_session_cache"):
@@ -58,13 +58,13 @@ def note_loaded(
 
 
 def note_saved(
-    store: Any, stored: Any, read: Callable[[], dict[str, Any]], cached: bytes | None = None
+    store: Any, stored: Any, read: Callable[[], dict[str, Any]], cached: Any = None
 ) -> None:
     if option("MERGE"):
         store._base = Base(stored, read, cached)
 
 
-def note_values(store: Any, data: dict[str, Any], cached: bytes | None = None) -> None:
+def note_values(store: Any, data: dict[str, Any], cached: Any = None) -> None:
     """Loaded from elsewhere than where it is saved to."""
     if option("MERGE"):
         pickled = pickle.dumps(data)
@@ -139,7 +139,7 @@ def update_row(store: Any, statements: Any, row: Any) -> bool:
     return bool(_give_up())
 
 
-def note_row_saved(store: Any, data: str, cached: bytes | None = None) -> None:
+def note_row_saved(store: Any, data: str, cached: Any = None) -> None:
     note_saved(store, data, _reader(store, data), cached)
 
 
@@ -176,7 +176,7 @@ async def areplace(store: Any, cache: Any, key: str) -> bool:
     return bool(_give_up())
 
 
-def _settle(store: Any, cache: Any, value: bytes, now: Any) -> bool | None:
+def _settle(store: Any, cache: Any, value: Any, now: Any) -> bool | None:
     """Whether it was saved; None if that has to be tried again."""
     if now is None:
         return False

@@ -1,7 +1,8 @@
 """The cache behind the cache and cached_db engines: Redis natively, or any of Django's caches.
 
 Redis is spoken to natively where each option of the alias is understood; everywhere else Django's
-own cache does the work. `step_aside` says which, and why.
+own cache does the work. `step_aside` says which, and why. With MERGE on, memcached is asked through
+Django's cache for one thing more.
 """
 
 import importlib.util
@@ -19,6 +20,7 @@ from ..conf import option
 
 DJANGO_REDIS_CACHE = "django.core.cache.backends.redis.RedisCache"
 DJANGO_REDIS_PACKAGE_CACHE = "django_redis.cache.RedisCache"
+PYMEMCACHE_CACHE = "django.core.cache.backends.memcached.PyMemcacheCache"
 
 # What redis-py hands to its connections, and what becomes of it here.
 _USED = {
@@ -54,33 +56,33 @@ def _is_plain(key: str) -> bool:
 if TYPE_CHECKING:
 
     class SessionCache(Protocol):
-        """What the engines ask of Redis: the methods of Django's caches, and `replace`."""
+        """What the engines ask of Redis, and with MERGE of memcached: the methods of Django's
+        caches, `replace` and `swap`."""
 
         decode: Any
 
         def get(self, key: str) -> Any: ...
         def read(self, key: str) -> Any: ...
-        def swap(self, key: str, before: Any, value: bytes, timeout: Any) -> Any: ...
-        def to_bytes(self, value: Any) -> bytes: ...
+        def swap(self, key: str, before: Any, value: Any, timeout: Any) -> Any: ...
+        def to_bytes(self, value: Any) -> Any: ...
         def add(self, key: str, value: Any, timeout: Any) -> Any: ...
         def replace(self, key: str, value: Any, timeout: Any) -> Any: ...
         def set(self, key: str, value: Any, timeout: Any) -> Any: ...
         def delete(self, key: str) -> Any: ...
         def has_key(self, key: str) -> Any: ...
-        def rename(self, old: str, new: str) -> Any: ...
         async def aget(self, key: str) -> Any: ...
         async def aread(self, key: str) -> Any: ...
-        async def aswap(self, key: str, before: Any, value: bytes, timeout: Any) -> Any: ...
+        async def aswap(self, key: str, before: Any, value: Any, timeout: Any) -> Any: ...
         async def aadd(self, key: str, value: Any, timeout: Any) -> Any: ...
         async def areplace(self, key: str, value: Any, timeout: Any) -> Any: ...
         async def aset(self, key: str, value: Any, timeout: Any) -> Any: ...
         async def adelete(self, key: str) -> Any: ...
         async def ahas_key(self, key: str) -> Any: ...
-        async def arename(self, old: str, new: str) -> Any: ...
 
 
 def native(alias: str) -> "SessionCache | None":
-    """The cache of that alias over Redis natively; None where Django's own must be asked."""
+    """The cache of that alias over Redis natively, or with MERGE over memcached; None where
+    Django's own must be asked."""
     found = _find(alias)
     return None if isinstance(found, str) else found
 
@@ -88,15 +90,24 @@ def native(alias: str) -> "SessionCache | None":
 def step_aside(alias: str) -> str | None:
     """Why Django's own cache is asked; None if Redis is spoken to natively."""
     found = _find(alias)
-    return found if isinstance(found, str) else None
+    return found if isinstance(found, str) else getattr(found, "through_django", None)
+
+
+def refuse_to_merge(alias: str) -> str | None:
+    """Why MERGE, which is on, does nothing for that alias."""
+    return step_aside(alias) if native(alias) is None else None
 
 
 def refuse_to_keep(alias: str) -> str | None:
     """Why LOCAL_CACHE, which is on, does nothing for that alias."""
     from . import local
 
-    cache: Any = native(alias)
-    return "it is asked through Django" if cache is None else local.step_aside(cache)
+    if step_aside(alias):
+        return "it is asked through Django"
+    return local.step_aside(native(alias))  # type: ignore[arg-type]
+
+
+_UNKNOWN = "{} is not one of the Redis caches that are known"
 
 
 class _NotUnderstood(Exception):
@@ -131,8 +142,13 @@ def _forget(*, setting: str, **kwargs: Any) -> None:
 
 def _make(alias: str, params: Any) -> "SessionCache":
     backend = params["BACKEND"]
+    if backend == PYMEMCACHE_CACHE and option("MERGE"):
+        from .memcached import MemcachedCache
+
+        memcached: Any = MemcachedCache(alias, _UNKNOWN.format(backend))
+        return memcached  # type: ignore[no-any-return]
     if backend not in (DJANGO_REDIS_CACHE, DJANGO_REDIS_PACKAGE_CACHE):
-        raise _NotUnderstood(f"{backend} is not one of the Redis caches that are known")
+        raise _NotUnderstood(_UNKNOWN.format(backend))
     if library := _monkey_patched():
         raise _NotUnderstood(f"{library} has replaced Python's sockets")
     if importlib.util.find_spec("redis") is None:

@@ -288,12 +288,12 @@ fn is_at(_: &File, _: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-fn delete(path: &Path) -> io::Result<()> {
+fn delete(path: &Path) -> io::Result<bool> {
     match hold(path) {
         // A name that is too long for the file system is that of no file.
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidFilename) => Ok(()),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidFilename) => Ok(false),
         // Also a file that may not be written can be deleted.
-        _held => super::delete(path).map(drop),
+        _held => super::delete(path),
     }
 }
 
@@ -388,8 +388,8 @@ impl SessionStore for FileStore {
     }
 
     #[tracing::instrument(level = "debug", skip_all, fields(?key))]
-    async fn delete(&self, key: &SessionKey) -> Result<(), StoreError> {
-        let Some(path) = self.inner.path(key) else { return Ok(()) };
+    async fn delete(&self, key: &SessionKey) -> Result<bool, StoreError> {
+        let Some(path) = self.inner.path(key) else { return Ok(false) };
         self.blocking(move |_| delete(&path).map_err(StoreError::File)).await
     }
 

@@ -106,7 +106,7 @@ async fn examine(settings: &Settings, visit: &mut Visit) -> Checked<Option<f64>>
     // Whatever was wrong, nothing is left behind.
     let deleted = store.delete(&key).await;
     let round_trip = round_trip?;
-    visit.note("deletes", deleted.map(|()| "and it is gone".into()).map_err(|error| advice(&error)))?;
+    visit.note("deletes", deleted.map(|_| "and it is gone".into()).map_err(|error| advice(&error)))?;
     if settings.session_engine != Engine::SignedCookies {
         let is_gone = store.load(&key).await.map(|session| session.key().is_none());
         if !is_gone.unwrap_or(false) {

@@ -22,8 +22,8 @@ use crate::report::{Failure, Interrupt, Progress, many, parse_pause, persist, sa
 
 #[derive(Args)]
 #[command(
-    after_help = "Sessions are copied, and stay where they are, unless --move is given: then the site must have the\n\
-                        new engine as SESSION_ENGINE and the old one as RUST_SESSIONS[\"FALLBACK_ENGINE\"].\n\
+    after_help = "Settings with a FALLBACK_ENGINE say it all: sessions are moved from there. Otherwise say from where, and they\n\
+                        are copied, and stay where they are, unless --move is given.\n\
                         Interrupted or killed, each session is in one store or in both: run the same command again."
 )]
 pub(crate) struct Migrate {
@@ -91,6 +91,7 @@ struct Migration<'a> {
     source: Arc<dyn ManagedStore>,
     target: Arc<dyn ManagedStore>,
     options: &'a Migrate,
+    is_move: bool,
     interrupt: &'a Interrupt,
     checkpoint: Checkpoint,
     numbers: Numbers,
@@ -99,7 +100,11 @@ struct Migration<'a> {
 }
 
 pub(crate) async fn run(options: &Migrate, interrupt: &Interrupt) -> Result<(), Failure> {
-    let (from, to) = (options.place(Side::From).read()?, options.place(Side::To).read()?);
+    let to = options.place(Side::To).read()?;
+    let (from, is_move) = match to.of_fallback().filter(|_| !options.says_from()) {
+        Some(old) => (old, true),
+        None => (options.place(Side::From).read()?, options.r#move),
+    };
     let (source, target) = (open(&from).await?, open(&to).await?);
     let between = format!("{} to {}", describe(&from), describe(&to));
     let checkpoint = Checkpoint { path: options.checkpoint.clone(), between };
@@ -107,12 +112,13 @@ pub(crate) async fn run(options: &Migrate, interrupt: &Interrupt) -> Result<(), 
         source,
         target,
         options,
+        is_move,
         interrupt,
         checkpoint,
         numbers: Numbers::default(),
         in_both: VecDeque::new(),
     };
-    let mut progress = Progress::new(if options.r#move { "Moved" } else { "Copied" }, options.no_progress);
+    let mut progress = Progress::new(if is_move { "Moved" } else { "Copied" }, options.no_progress);
     let done = migration.run(&mut progress).await;
     progress.finish();
     migration.report(&from, &to)?;
@@ -155,6 +161,15 @@ enum Side {
 }
 
 impl Migrate {
+    /// Whether it is said where sessions come from.
+    fn says_from(&self) -> bool {
+        self.from.is_some()
+            || self.from_settings.is_some()
+            || self.from_cache.is_some()
+            || self.from_database.is_some()
+            || self.from_path.is_some()
+    }
+
     fn place(&self, side: Side) -> Place {
         let (settings, engine, cache, database, path) = match side {
             Side::From => {
@@ -236,13 +251,12 @@ impl Migration<'_> {
         self.numbers.already_there += there.len() as u64;
         // Asked after they were added: who logs out from now on deletes both. Copies are made by nobody else; what is
         // there is one of an earlier run, then.
-        let is_move = self.options.r#move;
-        if !is_move {
+        if !self.is_move {
             self.drop_ended(&there).await?;
         }
         let kept = self.drop_ended(&ours).await?;
         self.numbers.brought += kept.len() as u64;
-        if is_move {
+        if self.is_move {
             self.take_out(&kept).await?;
             if !there.is_empty() {
                 self.in_both.push_back((Instant::now(), there));
@@ -296,7 +310,7 @@ impl Migration<'_> {
             return say_json(&self.numbers);
         }
         let numbers = &self.numbers;
-        let verb = if self.options.r#move { "moved" } else { "copied" };
+        let verb = if self.is_move { "moved" } else { "copied" };
         say(format!(
             "{} {verb} from {} to {}.",
             many(numbers.brought, "session"),

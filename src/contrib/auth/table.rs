@@ -82,7 +82,7 @@ fn permissions(pool: &Pool, pk_type: PkType, tables: &PermissionTables) -> Strin
 }
 
 /// A primary key, given as text.
-fn key_parameter(pool: &Pool, number: usize, pk_type: PkType) -> String {
+pub(crate) fn key_parameter(pool: &Pool, number: usize, pk_type: PkType) -> String {
     match (pool.vendor(), pk_type) {
         // It compares texts and numbers as floating-point numbers, which large keys do not fit into.
         (Vendor::MySql, PkType::Integer) => "CAST(? AS SIGNED)".to_owned(),

@@ -47,7 +47,7 @@ impl UserId {
     }
 
     /// As a parameter of SQL: a UUID as 32 digits, which every database takes, be its column a text or not.
-    pub(super) fn to_parameter(&self) -> String {
+    pub(crate) fn to_parameter(&self) -> String {
         match self {
             Self::Uuid(id) => format!("{id:032x}"),
             id => id.to_string(),

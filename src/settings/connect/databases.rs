@@ -2,6 +2,7 @@ use jiff::tz::TimeZone;
 
 use crate::backends::db::{DbStore, Pool};
 use crate::contrib::auth::Users;
+use crate::contrib::devices::Devices;
 use crate::settings::{Settings, SettingsError};
 
 impl Settings {
@@ -20,6 +21,26 @@ impl Settings {
     /// As [`pool`](Self::pool).
     pub async fn connect_users(&self) -> Result<Users, SettingsError> {
         Ok(Users::new(self.pool(&self.auth.database).await?, self.clone()))
+    }
+
+    /// Opens the table of devices, if the site has the app `django_rust_sessions.devices`.
+    ///
+    /// ```no_run
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use django_sessions::settings::Settings;
+    ///
+    /// let settings = Settings::from_file("sessions.toml")?;
+    /// if settings.connect_devices().await?.is_none() {
+    ///     println!("INSTALLED_APPS does not have django_rust_sessions.devices");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`pool`](Self::pool).
+    pub async fn connect_devices(&self) -> Result<Option<Devices>, SettingsError> {
+        let Some(devices) = &self.devices else { return Ok(None) };
+        Ok(Some(Devices::new(self.pool(&devices.database).await?, self.clone())))
     }
 
     /// Opens one of `databases`, for queries of your own or for two things that are to share its connections:

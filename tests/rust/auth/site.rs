@@ -1,8 +1,6 @@
 //! A Django site with a user model, and the crate beside it, by the settings that the site exported.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
@@ -13,7 +11,7 @@ use django_sessions::session::{Session, SessionKey};
 use django_sessions::settings::Settings;
 use serde_json::{Map, Value, json};
 
-use crate::django::Django;
+use crate::django::{Django, is_built};
 
 pub(crate) struct Site {
     django: Arc<Mutex<Django>>,
@@ -21,25 +19,6 @@ pub(crate) struct Site {
     pub(crate) settings: Settings,
     pub(crate) store: DbStore,
     pub(crate) users: Users,
-}
-
-/// Children import the package from the checkout, as those of `tests/rust/settings` do.
-fn is_built() -> bool {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = root.join(".venv/bin/python");
-    let is_built = python.exists()
-        && Command::new(&python)
-            .args(["-c", "import django_rust_sessions"])
-            .stderr(Stdio::null())
-            .status()
-            .expect("the environment's Python starts")
-            .success();
-    if !is_built {
-        let why = "the Python package is not built: run `make build`";
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
-        writeln!(std::io::stderr(), "\nSKIPPED: {why}").expect("standard error is open");
-    }
-    is_built
 }
 
 impl Site {

@@ -6,6 +6,26 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
+/// Whether scripts can import the package. Children import the package from the checkout, as those of `tests/rust/settings` do.
+#[allow(dead_code)] // as below
+pub(crate) fn is_built() -> bool {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = root.join(".venv/bin/python");
+    let is_built = python.exists()
+        && Command::new(&python)
+            .args(["-c", "import django_rust_sessions"])
+            .stderr(Stdio::null())
+            .status()
+            .expect("the environment's Python starts")
+            .success();
+    if !is_built {
+        let why = "the Python package is not built: run `make build`";
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
+        writeln!(std::io::stderr(), "\nSKIPPED: {why}").expect("standard error is open");
+    }
+    is_built
+}
+
 pub(crate) struct Django {
     child: Child,
     input: Option<ChildStdin>,

@@ -10,26 +10,12 @@ import json
 import sys
 from urllib.parse import unquote_to_bytes
 
+from databases import make_database
 from django.conf import settings
 
 config = json.loads(sys.argv[1])
 database = config["database"]
-if "mysql" in database["ENGINE"]:
-    import pymysql
-
-    pymysql.install_as_MySQLdb()
-    address = {"host": database["HOST"], "port": database["PORT"], "user": database["USER"]}
-    connection = pymysql.connect(password=database["PASSWORD"], **address)
-    connection.cursor().execute(f"CREATE DATABASE {database['NAME']} CHARACTER SET utf8mb4")
-    connection.close()
-elif "postgresql" in database["ENGINE"]:
-    import psycopg
-
-    address = {"host": database["HOST"], "port": database["PORT"], "user": database["USER"]}
-    with psycopg.connect(
-        password=database["PASSWORD"], dbname="postgres", autocommit=True, **address
-    ) as connection:
-        connection.execute(f"CREATE DATABASE {database['NAME']}")
+make_database(database)
 
 settings.configure(
     SECRET_KEY="the child's key",

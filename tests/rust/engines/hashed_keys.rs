@@ -129,7 +129,9 @@ async fn a_logout_wins_while_many_move() {
             });
         }
         let (store, ended) = (store.clone(), key.clone());
-        tasks.spawn(async move { store.delete(&ended).await.unwrap() });
+        tasks.spawn(async move {
+            store.delete(&ended).await.unwrap();
+        });
         tasks.join_all().await;
         assert_eq!(site.names(), [""; 0], "round {round}");
     }

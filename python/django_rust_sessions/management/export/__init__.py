@@ -11,12 +11,14 @@ from django.contrib.sessions.serializers import JSONSerializer
 from django.db import router
 from django.utils.module_loading import import_string
 
+from ...backends.fallback import open_store
 from ...codec import CodecMixin
 from ...conf import option
 from . import auth
 from .caches import check_backend, databases_of, export_cache
 from .common import Refused, Report, as_text, dotted_path
 from .databases import export_database
+from .devices import export_devices
 
 VERSION = 1
 SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer"
@@ -36,10 +38,11 @@ FORMAT = ("encode", "decode", "serializer", "_hash", "_legacy_decode", "_get_ses
 def export(report: Report, engine_name: str = "") -> dict[str, Any]:
     """All of it, in the order of the file."""
     engine = _engine(engine_name or settings.SESSION_ENGINE)
-    store = _store(engine, settings.SESSION_CACHE_ALIAS)
+    store = _store(engine)
     kind = _kind(engine)
     _check_format(engine, kind)
-    databases = set()
+    databases: set[str] = set()
+    caches: dict[str, Any] = {}
     tree: dict[str, Any] = {
         "version": VERSION,
         **_secret_keys(report),
@@ -55,107 +58,104 @@ def export(report: Report, engine_name: str = "") -> dict[str, Any]:
             tree["hash_keys"] = option("HASH_KEYS")
         if option("MERGE"):
             tree["merge"] = True
-    place, caches = _place(kind, store, settings.SESSION_CACHE_ALIAS, report)
-    if isinstance(store, CodecMixin) and not engine_name and option("FALLBACK_ENGINE"):
-        fallback, old_place, old_caches = _fallback(report)
-        tree |= fallback
-        place = _both(place, old_place)
-        caches |= old_caches
-    tree |= place
-    if "session_database" in tree:
-        databases.add(tree["session_database"])
-    for alias in caches:
-        databases |= databases_of(alias)
+    alias = settings.SESSION_CACHE_ALIAS
+    place = _place(kind, store, alias, caches, databases, report)
+    fallback = None
+    if isinstance(store, CodecMixin) and option("FALLBACK_ENGINE") and not engine_name:
+        fallback = _fallback(caches, databases, report)
+    devices = export_devices()
+    optional = {
+        "users": auth.user_database(),
+        "devices": devices["database"] if devices else None,
+    }
     return {
         **tree,
+        **place,
+        "fallback": fallback,
         "caches": caches or None,
-        "databases": _databases(databases, report) or None,
+        "databases": _databases(databases, optional, report) or None,
         "auth": auth.export_auth(report),
+        "devices": devices,
         "csrf": auth.export_csrf(),
         "messages": auth.export_messages(),
     }
 
 
 def _place(
-    kind: str, store: Any, alias: str, report: Report
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Where a store on the server keeps sessions, and the cache that it needs."""
+    kind: str,
+    store: Any,
+    alias: str,
+    caches: dict[str, Any],
+    databases: set[str],
+    report: Report,
+) -> dict[str, Any]:
+    """Which table and which cache, of which more is to be said then."""
     place: dict[str, Any] = {}
-    caches = {}
-    if kind == "file":
-        place["session_file_path"] = os.path.abspath(store.storage_path)
-    if kind not in ("cache", "signed_cookies"):
-        place["key_salt"] = store.key_salt
     if kind in ("db", "cached_db"):
         place |= _table(store, report)
+        databases.add(place["session_database"])
     if kind in ("cache", "cached_db"):
         place["session_cache_alias"] = alias
         place["cache_key_prefix"] = _cache_key_prefix(store, kind)
         caches[alias] = export_cache(alias, report)
-    return place, caches
+        databases |= databases_of(alias)
+    return place
 
 
-def _fallback(report: Report) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """What Rust needs for the store that sessions are moving out of."""
-    name, alias = option("FALLBACK_ENGINE"), option("FALLBACK_CACHE_ALIAS")
-    alias = alias or settings.SESSION_CACHE_ALIAS
-    engine = _engine(name, "RUST_SESSIONS['FALLBACK_ENGINE']")
-    store = _store(engine, alias)
+def _fallback(caches: dict[str, Any], databases: set[str], report: Report) -> dict[str, Any]:
+    """The store that sessions were in before."""
+    engine = _engine(option("FALLBACK_ENGINE"))
+    alias = option("FALLBACK_CACHE_ALIAS") or settings.SESSION_CACHE_ALIAS
     kind = _kind(engine)
     _check_format(engine, kind)
-    place, caches = _place(kind, store, alias, report)
-    fallback = {
-        "fallback_engine": kind,
-        "fallback_cache_alias": place.pop("session_cache_alias", None),
+    if kind in ("cache", "cached_db"):
+        check_backend(alias)
+    store = open_store(engine, None, option("FALLBACK_CACHE_ALIAS"))
+    return {
+        "session_engine": kind,
+        "key_salt": store.key_salt,
+        "session_file_path": os.path.abspath(store.storage_path) if kind == "file" else None,
+        "session_cookie_age": int(store.get_session_cookie_age()),
+        "hash_keys": (option("HASH_KEYS") or None) if isinstance(store, CodecMixin) else None,
+        **_place(kind, store, alias, caches, databases, report),
     }
-    return fallback, place, caches
-
-
-def _both(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
-    """Of what both stores need, the file says one thing."""
-    if different := sorted(key for key in new.keys() & old.keys() if new[key] != old[key]):
-        raise Refused(
-            "SESSION_ENGINE and RUST_SESSIONS['FALLBACK_ENGINE'] differ in "
-            f"{', '.join(different)}, which the Rust crate has only one of. Let "
-            "`manage.py sessions migrate` end first, and take FALLBACK_ENGINE out."
-        )
-    return old | new
-
-
-def _databases(needed: set[str], report: Report) -> dict[str, Any]:
-    found = {alias: export_database(alias, report) for alias in sorted(needed)}
-    users = auth.user_database()
-    if users is not None and users not in found:
-        # A service may do without it.
-        try:
-            found[users] = export_database(users, report)
-        except Refused as error:
-            report.note(f"The export leaves out the database of the users: {error}")
-    return found
 
 
 def _kind(engine: Any) -> str:
     return next(kind for kind, base in ENGINES.items() if issubclass(engine, base))
 
 
-def _engine(name: str, setting: str = "SESSION_ENGINE") -> Any:
+def _databases(needed: set[str], optional: dict[str, str | None], report: Report) -> dict[str, Any]:
+    found = {alias: export_database(alias, report) for alias in sorted(needed)}
+    for what, alias in optional.items():
+        if alias is None or alias in found:
+            continue
+        # A service may do without it.
+        try:
+            found[alias] = export_database(alias, report)
+        except Refused as error:
+            report.note(f"The export leaves out the database of the {what}: {error}")
+    return found
+
+
+def _engine(name: str) -> Any:
     try:
         engine = import_module(name).SessionStore
     except Exception as error:
         raise Refused(
-            f"{setting} is {name!r}, which cannot be used: {type(error).__name__}: {error}"
+            f"SESSION_ENGINE is {name!r}, which cannot be used: {type(error).__name__}: {error}"
         ) from None
     if not isinstance(engine, type) or not issubclass(engine, tuple(ENGINES.values())):
         raise Refused(
-            f"{setting} is {name!r}, which is derived from none of Django's engines. "
+            f"SESSION_ENGINE is {name!r}, which is derived from none of Django's engines. "
             f"The Rust crate knows {', '.join(sorted(ENGINES))} and classes derived from them."
         )
     return engine
 
 
-def _store(engine: Any, cache_alias: str) -> Any:
+def _store(engine: Any) -> Any:
     if issubclass(engine, (cache.SessionStore, cached_db.SessionStore)):
-        check_backend(cache_alias)
+        check_backend(settings.SESSION_CACHE_ALIAS)
     if issubclass(engine, db.SessionStore) and not apps.is_installed("django.contrib.sessions"):
         raise Refused(
             f"SESSION_ENGINE is {settings.SESSION_ENGINE!r}, whose table belongs to an app that is "
@@ -208,7 +208,7 @@ def _session(kind: str, store: Any) -> dict[str, Any]:
     return {
         "session_engine": kind,
         "key_salt": None if kind == "signed_cookies" else store.key_salt,
-        "session_file_path": None,
+        "session_file_path": os.path.abspath(store.storage_path) if kind == "file" else None,
         "session_cookie_name": settings.SESSION_COOKIE_NAME,
         # A class may have an age of its own.
         "session_cookie_age": int(store.get_session_cookie_age()),
