@@ -35,6 +35,9 @@ mod pages {
     mod rust {}
     #[doc = include_str!("../docs/rust-settings.md")]
     mod rust_settings {}
+    #[cfg(feature = "toml")]
+    #[doc = include_str!("../docs/merge.md")]
+    mod merge {}
     #[doc = include_str!("../docs/devices.md")]
     mod devices {}
     #[cfg(all(feature = "hashers", feature = "sqlite", feature = "toml"))]

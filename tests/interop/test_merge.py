@@ -11,7 +11,7 @@ from children import HERE, Child, Refused
 from configurations import CONFIGURATIONS
 
 NAMES = ["db, SQLite", "db, PostgreSQL", "cache, Redis", "cached_db, Redis", "file, a folder"]
-EACH, ROUNDS = 3, 40
+EACH, ROUNDS = 2, 30
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,7 @@ def test_none_is_lost(start):
     assert counted(*start(EACH, MERGE=True)) == [ROUNDS] * 2 * EACH
 
 
+@pytest.mark.parametrize("start", ["db, PostgreSQL", "cache, Redis"], indirect=True)
 def test_without_it_some_are(start):
     assert sum(counted(*start(EACH))) < ROUNDS * 2 * EACH
 
@@ -81,7 +82,7 @@ def test_changes_of_one_reach_the_other_and_a_logout_wins(start):
         value = {"json": "1"} if other is rust else {"value": 1}
         other.ask("change", key=key, name="theirs", **value)
         assert holder.ask("save_held", key=key)["saved"] is True
-        assert found(django, key).keys() == {"made", "theirs", "late"}
+        assert found(django, key).keys() == {"made", "counter", "theirs", "late"}
 
         holder.ask("hold", key=key)
         other.ask("delete", key=key)

@@ -221,7 +221,8 @@ pub(super) fn explain(error: RedisError) -> CacheError {
         }
         (_, Some("NOAUTH")) => "it wants a password: set `password`, and `username` if there are users",
         (_, Some("NOPERM")) => {
-            "this user may not do that: sessions need GET, SET, EXISTS, DEL, EXPIRE and PERSIST on their keys"
+            "this user may not do that: sessions need GET, SET, EXISTS, DEL, EXPIRE and PERSIST on their keys, and EVAL \
+             if saves are merged"
         }
         _ => return CacheError::Redis(error),
     };

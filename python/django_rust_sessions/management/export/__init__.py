@@ -133,28 +133,24 @@ def _databases(needed: set[str], optional: dict[str, str | None], report: Report
     return found
 
 
-def _kind(engine: Any) -> str:
-    return next(kind for kind, base in ENGINES.items() if issubclass(engine, base))
-
-
-def _engine(name: str, setting: str = "SESSION_ENGINE") -> Any:
+def _engine(name: str) -> Any:
     try:
         engine = import_module(name).SessionStore
     except Exception as error:
         raise Refused(
-            f"{setting} is {name!r}, which cannot be used: {type(error).__name__}: {error}"
+            f"SESSION_ENGINE is {name!r}, which cannot be used: {type(error).__name__}: {error}"
         ) from None
     if not isinstance(engine, type) or not issubclass(engine, tuple(ENGINES.values())):
         raise Refused(
-            f"{setting} is {name!r}, which is derived from none of Django's engines. "
+            f"SESSION_ENGINE is {name!r}, which is derived from none of Django's engines. "
             f"The Rust crate knows {', '.join(sorted(ENGINES))} and classes derived from them."
         )
     return engine
 
 
-def _store(engine: Any, cache_alias: str) -> Any:
+def _store(engine: Any) -> Any:
     if issubclass(engine, (cache.SessionStore, cached_db.SessionStore)):
-        check_backend(cache_alias)
+        check_backend(settings.SESSION_CACHE_ALIAS)
     if issubclass(engine, db.SessionStore) and not apps.is_installed("django.contrib.sessions"):
         raise Refused(
             f"SESSION_ENGINE is {settings.SESSION_ENGINE!r}, whose table belongs to an app that is "
@@ -207,7 +203,7 @@ def _session(kind: str, store: Any) -> dict[str, Any]:
     return {
         "session_engine": kind,
         "key_salt": None if kind == "signed_cookies" else store.key_salt,
-        "session_file_path": None,
+        "session_file_path": os.path.abspath(store.storage_path) if kind == "file" else None,
         "session_cookie_name": settings.SESSION_COOKIE_NAME,
         # A class may have an age of its own.
         "session_cookie_age": int(store.get_session_cookie_age()),
