@@ -123,8 +123,8 @@ impl Settings {
             origin: "settings".to_owned(),
             key: "merge".to_owned(),
             message: format!(
-                "session_engine = {:?} cannot merge saves here: that is for db, cached_db, file (not on Windows), and cache on \
-                 Redis; choose one of them, or take MERGE out of RUST_SESSIONS",
+                "session_engine = {:?} cannot merge saves here: Rust does so for db, cached_db, file (not on Windows), and \
+                 cache on Redis; choose one of them, or take MERGE out of RUST_SESSIONS",
                 self.session_engine.name()
             ),
         }

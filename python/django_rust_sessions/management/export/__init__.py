@@ -120,6 +120,10 @@ def _fallback(caches: dict[str, Any], databases: set[str], report: Report) -> di
     }
 
 
+def _kind(engine: Any) -> str:
+    return next(kind for kind, base in ENGINES.items() if issubclass(engine, base))
+
+
 def _databases(needed: set[str], optional: dict[str, str | None], report: Report) -> dict[str, Any]:
     found = {alias: export_database(alias, report) for alias in sorted(needed)}
     for what, alias in optional.items():
@@ -133,24 +137,24 @@ def _databases(needed: set[str], optional: dict[str, str | None], report: Report
     return found
 
 
-def _engine(name: str) -> Any:
+def _engine(name: str, setting: str = "SESSION_ENGINE") -> Any:
     try:
         engine = import_module(name).SessionStore
     except Exception as error:
         raise Refused(
-            f"SESSION_ENGINE is {name!r}, which cannot be used: {type(error).__name__}: {error}"
+            f"{setting} is {name!r}, which cannot be used: {type(error).__name__}: {error}"
         ) from None
     if not isinstance(engine, type) or not issubclass(engine, tuple(ENGINES.values())):
         raise Refused(
-            f"SESSION_ENGINE is {name!r}, which is derived from none of Django's engines. "
+            f"{setting} is {name!r}, which is derived from none of Django's engines. "
             f"The Rust crate knows {', '.join(sorted(ENGINES))} and classes derived from them."
         )
     return engine
 
 
-def _store(engine: Any) -> Any:
+def _store(engine: Any, cache_alias: str) -> Any:
     if issubclass(engine, (cache.SessionStore, cached_db.SessionStore)):
-        check_backend(settings.SESSION_CACHE_ALIAS)
+        check_backend(cache_alias)
     if issubclass(engine, db.SessionStore) and not apps.is_installed("django.contrib.sessions"):
         raise Refused(
             f"SESSION_ENGINE is {settings.SESSION_ENGINE!r}, whose table belongs to an app that is "
