@@ -123,7 +123,6 @@ impl SessionStore for FallbackStore {
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Session, StoreError> {
-        // The new one again: it may have moved between the two looks.
         let session = self.new.load(key).await?;
         if session.key().is_some() {
             return Ok(session);
