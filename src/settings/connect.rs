@@ -102,15 +102,22 @@ impl Settings {
     }
 
     fn check_fallback(&self, old: &Self) -> Result<(), SettingsError> {
-        let place = |settings: &Self| {
-            let cache = settings.session_cache_alias.clone();
-            let table = (settings.session_database.clone(), settings.db_table.clone());
-            (settings.session_engine, cache, table, settings.session_file_path.clone())
+        let table = |settings: &Self| match settings.session_engine {
+            Engine::Db | Engine::CachedDb => {
+                Some((settings.session_database.clone(), settings.db_table.clone()))
+            }
+            _ => None,
+        };
+        let is_same = match (self.session_engine, old.session_engine) {
+            (Engine::Cache, Engine::Cache) => self.session_cache_alias == old.session_cache_alias,
+            (Engine::File, Engine::File) => self.session_file_path == old.session_file_path,
+            _ => table(self).is_some() && table(self) == table(old),
         };
         let message = if [self, old].iter().any(|each| each.session_engine == Engine::SignedCookies) {
             "signed_cookies keeps sessions in the browser: this is for engines that keep them on the server"
-        } else if place(self) == place(old) {
-            "this is session_engine itself; name the engine that sessions were in before, or leave it out"
+        } else if is_same {
+            "this is where session_engine keeps sessions (db and cached_db share their table: switch between them as you \
+             like); name the engine that sessions were in before, or leave it out"
         } else {
             return Ok(());
         };

@@ -741,6 +741,8 @@ def test_the_page_shows_the_file_that_is_written(database):
             if isinstance(value, dict):
                 yield from keys(value, f"{path}{key}.")
 
+    # As test_devices has it.
+    tree["devices"] = {"database": "other", "table": "django_session_device"}
     assert set(keys(tomllib.loads(SNIPPETS["file"]))) <= set(keys(tree))
     options = set(re.findall(r"^\| `(--[a-z-]+)", PAGE, re.MULTILINE))
-    assert options == {"--output", "--format", "--with-secrets", "--check"}
+    assert options == {"--output", "--format", "--engine", "--with-secrets", "--check"}

@@ -322,6 +322,8 @@ def test_off_it_is_the_engine_itself(settings):
         ("cache", "nothing.here", {}, "cannot be used"),
         ("cache", OURS + "cache", {}, "SESSION_ENGINE itself"),
         ("cache", "signed_cookies", {}, "in the browser"),
+        ("cached_db", "db", {}, "can be switched as they are"),
+        ("db", OURS + "cached_db", {}, "can be switched as they are"),
         ("db", "cache", {"FALLBACK_CACHE_ALIAS": "nowhere"}, "not in CACHES"),
     ],
 )

@@ -156,18 +156,27 @@ async fn prunes(store: &dyn ManagedStore) {
     let mut seen = Vec::new();
     let mut options = PruneOptions::default();
     (options.older_than, options.pause) = (seven_days, Duration::ZERO);
-    assert_eq!(store.prune(options, &mut |progress| go_on(seen.push(progress.deleted))).await.unwrap(), 3);
+    assert_eq!(
+        store
+            .prune(options, &mut |progress| {
+                seen.push(progress.deleted);
+                go_on()
+            })
+            .await
+            .unwrap(),
+        3
+    );
     assert_eq!(seen.last(), Some(&3));
     (options.older_than, options.limit) = (Duration::ZERO, Some(2));
-    assert_eq!(store.prune(options, &mut |_| go_on(())).await.unwrap(), 2);
+    assert_eq!(store.prune(options, &mut |_| go_on()).await.unwrap(), 2);
     (options.limit, options.batch_size) = (None, 3);
     let deleted = store.prune(options, &mut |_| ControlFlow::Break(())).await.unwrap();
     assert!(deleted <= 3, "it stops after a batch");
     assert_eq!(deleted + store.count_expired(Duration::ZERO).await.unwrap(), 4);
-    store.prune(options, &mut |_| go_on(())).await.unwrap();
+    store.prune(options, &mut |_| go_on()).await.unwrap();
     assert_eq!(store.count().await.unwrap(), u64::from(SESSIONS));
 }
 
-pub(crate) fn go_on((): ()) -> ControlFlow<()> {
+pub(crate) fn go_on() -> ControlFlow<()> {
     ControlFlow::Continue(())
 }

@@ -108,7 +108,18 @@ def _check(engine: type[Any], name: str) -> type[Any]:
             f"RUST_SESSIONS['FALLBACK_ENGINE'] is {name!r}, which is SESSION_ENGINE itself. "
             "Name the engine that sessions were in before."
         )
+    if _shares_table(engine, old):
+        raise ImproperlyConfigured(
+            f"RUST_SESSIONS['FALLBACK_ENGINE'] is {name!r}, which has the table of SESSION_ENGINE: "
+            "db and cached_db can be switched as they are. Take FALLBACK_ENGINE out."
+        )
     return old
+
+
+def _shares_table(engine: type[Any], old: type[Any]) -> bool:
+    if not (issubclass(engine, DjangoDBStore) and issubclass(old, DjangoDBStore)):
+        return False
+    return bool(engine.get_model_class() is old.get_model_class())
 
 
 @cache

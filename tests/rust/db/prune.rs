@@ -57,7 +57,16 @@ async fn clears_while_others_load(pool: Pool) {
     let mut options = PruneOptions::default();
     (options.batch_size, options.pause, options.limit) = (300, Duration::from_millis(1), Some(1_000));
     let mut seen: Vec<PruneProgress> = Vec::new();
-    assert_eq!(store.prune(options, &mut |progress| go_on(seen.push(progress))).await.unwrap(), 1_000);
+    assert_eq!(
+        store
+            .prune(options, &mut |progress| {
+                seen.push(progress);
+                go_on()
+            })
+            .await
+            .unwrap(),
+        1_000
+    );
     assert!(seen.len() >= 4 && seen.is_sorted_by_key(|progress| progress.deleted), "{seen:?}");
     assert_eq!(seen.last().unwrap().deleted, 1_000);
     assert_eq!(seen.last().unwrap().batches, seen.len() as u64);
@@ -65,7 +74,7 @@ async fn clears_while_others_load(pool: Pool) {
     // Two who clear at once, as cron does on two machines, and one who gives up, do not harm each other.
     drop(tokio::time::timeout(Duration::from_millis(3), store.clear_expired()).await);
     options.limit = None;
-    let (mut nothing, mut nothing_too) = (|_| go_on(()), |_| go_on(()));
+    let (mut nothing, mut nothing_too) = (|_| go_on(), |_| go_on());
     let (one, two) = tokio::join!(store.prune(options, &mut nothing), store.prune(options, &mut nothing_too));
     assert!(one.unwrap() + two.unwrap() <= EXPIRED - 1_000);
     store.clear_expired().await.unwrap();

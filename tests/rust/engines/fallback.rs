@@ -169,7 +169,8 @@ async fn the_settings_open_both_or_say_why_not() {
     let mut settings = settings();
     settings.session_file_path = Some(folder.path().to_owned());
     for (new, old, why) in [
-        (Engine::File, Engine::File, "this is session_engine itself"),
+        (Engine::File, Engine::File, "this is where session_engine keeps sessions"),
+        (Engine::CachedDb, Engine::Db, "share their table"),
         (Engine::File, Engine::SignedCookies, "signed_cookies keeps sessions in the browser"),
         (Engine::SignedCookies, Engine::File, "signed_cookies keeps sessions in the browser"),
         (Engine::File, Engine::Cache, "this cache is missing"),
