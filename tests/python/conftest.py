@@ -1,8 +1,10 @@
 """A Django project on SQLite in memory, for the tests of the Python package."""
 
+import databases
 import pytest
 import switches
 from django.conf import settings
+from django.db import connection
 
 SECRET_KEY = "not a secret: tests only"
 
@@ -59,3 +61,29 @@ def writer(request):
 @pytest.fixture(params=[0, 1], ids=["django reads", "rust reads"])
 def reader(request):
     return request.module.STORES[request.param]
+
+
+@pytest.fixture(scope="module", params=databases.KINDS)
+def any_database(request, django_db_blocker):
+    """The default database is of each kind, in autocommit mode as on a site."""
+    at = databases.settings_of(request.param, request)
+    with django_db_blocker.unblock(), databases.database("default", at):
+        yield request.param
+
+
+@pytest.fixture
+def table(any_database):
+    """An empty table of sessions, in each kind of database."""
+    from django.contrib.sessions.models import Session
+
+    yield any_database
+    assert not connection.in_atomic_block
+    Session.objects.all().delete()
+
+
+@pytest.fixture
+def sqlite(django_db_blocker):
+    """The default database is one on SQLite, where the vendor does not matter."""
+    at = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
+    with django_db_blocker.unblock(), databases.database("default", at) as connected:
+        yield connected

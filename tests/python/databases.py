@@ -3,7 +3,6 @@
 import contextlib
 
 import pytest
-from django.contrib.sessions.models import Session
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import ConnectionHandler
@@ -45,6 +44,9 @@ def sqlite_file(path):
 @contextlib.contextmanager
 def database(alias, settings):
     """The alias means this database, with an empty session table, and then what it meant before."""
+    # Not above: conftest.py imports this before there are settings.
+    from django.contrib.sessions.models import Session
+
     missing = object()
     before = connections.settings.get(alias)
     connection_before = getattr(connections._connections, alias, missing)

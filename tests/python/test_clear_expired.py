@@ -21,20 +21,6 @@ from project.models import CustomRustStore
 HOUR = datetime.timedelta(hours=1)
 
 
-@pytest.fixture(scope="module", params=databases.KINDS)
-def any_database(request, django_db_blocker):
-    settings = databases.settings_of(request.param, request)
-    with django_db_blocker.unblock(), databases.database("default", settings):
-        yield request.param
-
-
-@pytest.fixture
-def table(any_database):
-    yield any_database
-    assert not connection.in_atomic_block
-    Session.objects.all().delete()
-
-
 def fill(expired, live, same_moment=False):
     now = timezone.now()
     Session.objects.bulk_create(
@@ -182,13 +168,6 @@ def test_a_session_that_is_saved_meanwhile_stays(table):
             saved.add(key)
     assert saved
     assert set(Session.objects.values_list("session_key", flat=True)) == saved
-
-
-@pytest.fixture
-def sqlite(django_db_blocker):
-    settings = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
-    with django_db_blocker.unblock(), databases.database("default", settings) as connected:
-        yield connected
 
 
 def test_receivers_of_signals_see_each_session(sqlite):

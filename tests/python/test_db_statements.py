@@ -53,29 +53,6 @@ needs_async = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module", params=databases.KINDS)
-def any_database(request, django_db_blocker):
-    """The default database, in autocommit mode as on a site."""
-    settings = databases.settings_of(request.param, request)
-    with django_db_blocker.unblock(), databases.database("default", settings):
-        yield request.param
-
-
-@pytest.fixture
-def db_kind(any_database):
-    yield any_database
-    assert not connection.in_atomic_block
-    Session.objects.all().delete()
-
-
-@pytest.fixture
-def sqlite(django_db_blocker):
-    """The default database is one on SQLite, where the vendor does not matter."""
-    settings = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
-    with django_db_blocker.unblock(), databases.database("default", settings) as connected:
-        yield connected
-
-
 @pytest.fixture
 def still(monkeypatch):
     """Time stands still, so that moments can be compared."""
@@ -166,7 +143,7 @@ OPERATIONS = [
 
 @pytest.mark.parametrize(("operation", "kind"), OPERATIONS)
 @pytest.mark.not_with("HASH_KEYS", "what is not there is looked for under the key too")
-def test_one_statement(db_kind, operation, kind):
+def test_one_statement(table, operation, kind):
     assert kinds_of(queries_of(operation, saved(RustStore, a=1))) == [kind]
     # In a transaction of the project's, Django's savepoint stands around what is saved.
     savepoint = kind in ("INSERT", "UPDATE")
@@ -188,7 +165,7 @@ ASYNC_OPERATIONS = {
 @needs_async
 @pytest.mark.parametrize("method", ASYNC_OPERATIONS)
 @pytest.mark.not_with("HASH_KEYS", "what is not there is looked for under the key too")
-def test_one_statement_and_one_hop(db_kind, method, monkeypatch):
+def test_one_statement_and_one_hop(table, method, monkeypatch):
     hops = []
     call = SyncToAsync.__call__
     monkeypatch.setattr(
@@ -204,7 +181,7 @@ def test_one_statement_and_one_hop(db_kind, method, monkeypatch):
 
 
 @pytest.mark.not_with("HASH_KEYS=sha256", "Django's engine finds nothing under hashed names")
-def test_same_rows(db_kind, still):
+def test_same_rows(table, still):
     def story(store_class):
         store = saved(store_class, a=1)
         yield stored(store.session_key)
@@ -217,9 +194,9 @@ def test_same_rows(db_kind, still):
 
 @pytest.mark.parametrize("zone", [None, "America/New_York"])
 @pytest.mark.not_with("HASH_KEYS=sha256", "Django's engine finds nothing under hashed names")
-def test_time_zones(db_kind, settings, zone, monkeypatch):
+def test_time_zones(table, settings, zone, monkeypatch):
     settings.USE_TZ = zone is not None
-    if db_kind != "postgresql":  # elsewhere times are stored in the zone of the connection
+    if table != "postgresql":  # elsewhere times are stored in the zone of the connection
         monkeypatch.setitem(connection.settings_dict, "TIME_ZONE", zone)
     refresh(connection)
     try:
@@ -251,7 +228,7 @@ def refresh(connection):
     connection.ensure_timezone()
 
 
-def test_naive_and_aware_mixed_up(db_kind, settings):
+def test_naive_and_aware_mixed_up(table, settings):
     """Warnings and errors of the field come through."""
 
     def story(store_class):
@@ -306,7 +283,7 @@ def take(store_class, key):
     return store
 
 
-def test_taken_key(db_kind):
+def test_taken_key(table):
     def story(store_class):
         key = new_key()
         take(store_class, key)
@@ -322,7 +299,7 @@ def test_taken_key(db_kind):
     assert found.value == [True, True, False, [("first", 1), ("second", 1), ("taken", True)]]
 
 
-def test_taken_key_is_drawn(db_kind, monkeypatch):
+def test_taken_key_is_drawn(table, monkeypatch):
     """create() goes on to another key."""
 
     def story(store_class):
@@ -340,7 +317,7 @@ def test_taken_key_is_drawn(db_kind, monkeypatch):
     assert compared(story).value == [(True, True, 2), {"taken": True}]
 
 
-def test_deleted_meanwhile(db_kind):
+def test_deleted_meanwhile(table):
     def story(store_class):
         store = saved(store_class, a=1)
         Session.objects.all().delete()
@@ -354,7 +331,7 @@ def test_deleted_meanwhile(db_kind):
     assert compared(story).value == [(True, False), (True, False), 2]
 
 
-def test_rolled_back(db_kind):
+def test_rolled_back(table):
     def story(store_class):
         store = saved(store_class, a=1)
         with transaction.atomic():
@@ -373,7 +350,7 @@ def test_rolled_back(db_kind):
     assert compared(story).value == [[{"a": 1}], True]
 
 
-def test_manual_transactions(db_kind):
+def test_manual_transactions(table):
     """In set_autocommit(False) nothing is committed, and errors leave the transaction usable."""
 
     def story(store_class):
@@ -402,7 +379,7 @@ def test_manual_transactions(db_kind):
 
 
 @pytest.mark.not_with("HASH_KEYS=sha256", "Django's engine finds nothing under hashed names")
-def test_broken_transaction(db_kind):
+def test_broken_transaction(table):
     def story(store_class):
         store, other = saved(store_class, a=1), new_key()
         with transaction.atomic():
@@ -420,7 +397,7 @@ def test_broken_transaction(db_kind):
 
 
 @pytest.fixture
-def no_table(db_kind):
+def no_table(table):
     with connection.schema_editor() as editor:
         editor.alter_db_table(Session, "django_session", "away")
     yield
@@ -482,7 +459,7 @@ ODD_KEYS = {
 
 @pytest.mark.parametrize("key", ODD_KEYS.values(), ids=ODD_KEYS.keys())
 @pytest.mark.not_with("HASH_KEYS=sha256", "Django's engine finds nothing under hashed names")
-def test_odd_keys(db_kind, key):
+def test_odd_keys(table, key):
     def story(store_class):
         store = store_at(store_class, key)
         yield outcome(store.load), store.session_key
@@ -503,7 +480,7 @@ def test_odd_keys(db_kind, key):
     assert found.error is None
 
 
-def test_no_key(db_kind):
+def test_no_key(table):
     def story(store_class):
         store = store_class()
         yield store.load(), store.delete(), store.exists(None), store.exists("")
@@ -513,7 +490,7 @@ def test_no_key(db_kind):
     compared(story)
 
 
-def test_data_that_is_no_text(db_kind):
+def test_data_that_is_no_text(table):
     """What a subclass encodes to goes through the model's field."""
 
     def story(store_class, data):
@@ -592,7 +569,7 @@ def test_receivers_of_other_models_do_not_matter(sqlite):
 
 
 @pytest.mark.not_with("HASH_KEYS=sha256", "Django's engine finds nothing under hashed names")
-def test_custom_session(db_kind):
+def test_custom_session(table):
     with connection.schema_editor() as editor:
         editor.create_model(CustomDjangoStore.get_model_class())
     try:
@@ -909,7 +886,7 @@ def test_atomic_requests(sqlite, monkeypatch, settings):
 
 
 @needs_async
-def test_async_outcomes(db_kind):
+def test_async_outcomes(table):
     async def life(store_class):
         store = store_class(new_key())
         await store.aset("a", 1)
@@ -943,7 +920,7 @@ def test_async_outcomes(db_kind):
 
 # Threads do not share a database in memory.
 @pytest.mark.parametrize("any_database", databases.KINDS[1:], indirect=True)
-def test_threads(db_kind):
+def test_threads(table):
     """Each session carries its own key: nobody is given the session of another."""
     errors = []
 
@@ -1092,8 +1069,8 @@ class Twins(RuleBasedStateMachine):
 
 
 @pytest.mark.not_with("HASH_KEYS=sha256", "Django's engine finds nothing under hashed names")
-def test_random_operations(db_kind, still):
-    share = 10 if db_kind == "sqlite" else 40
+def test_random_operations(table, still):
+    share = 10 if table == "sqlite" else 40
     run_state_machine_as_test(
         Twins,
         settings=hypothesis.settings(

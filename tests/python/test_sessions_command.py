@@ -69,12 +69,6 @@ def any_database(request, django_db_blocker):
 
 
 @pytest.fixture
-def table(any_database):
-    yield any_database
-    Session.objects.all().delete()
-
-
-@pytest.fixture
 def sqlite(django_db_blocker, tmp_path):
     at = databases.sqlite_file(tmp_path / "db.sqlite3")
     with django_db_blocker.unblock(), databases.database("default", at) as connected:

@@ -81,10 +81,13 @@ impl Place {
 
 pub(crate) async fn open(settings: &Settings) -> Result<Arc<dyn ManagedStore>, Failure> {
     settings.connect_managed().await.map_err(|error| match error {
-        SettingsError::Open { .. } => Failure::Refused(format!(
-            "{}. Does it run, and is this the address? The settings name it",
-            sentence(&error)
-        )),
+        SettingsError::Open { .. } => {
+            let advice = match settings.session_engine {
+                Engine::File => "Make it, or name another: --path",
+                _ => "Does it run, and is this the address? The settings name it",
+            };
+            Failure::Refused(format!("{}. {advice}", sentence(&error)))
+        }
         error => Failure::Usage(sentence(&error)),
     })
 }

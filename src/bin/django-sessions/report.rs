@@ -1,12 +1,12 @@
 //! What is said: sentences, numbers, colours, progress; and Ctrl-C.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use django_sessions::backends::StoreError;
 use django_sessions::serializers::json;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -246,12 +246,16 @@ impl Progress {
         let template = match total {
             Some(total) => {
                 bar.set_length(total);
-                "{msg} [{bar:28.green}] {percent}%, {human_pos} of {human_len}, {per_sec:.0}, {eta} left"
+                "{msg} [{bar:28.green}] {percent}%, {human_pos} of {human_len}, {rate}, {eta} left"
             }
-            None => "{msg} {human_pos}, {per_sec:.0}",
+            None => "{msg} {human_pos}, {rate}",
         };
         let style = ProgressStyle::with_template(template).expect("a template of indicatif");
-        bar.set_style(style.progress_chars("##."));
+        let rate = |state: &ProgressState, text: &mut dyn fmt::Write| {
+            // A terminal that is gone is no reason to stop.
+            let _ = write!(text, "{}/s", grouped(state.per_sec() as u64));
+        };
+        bar.set_style(style.with_key("rate", rate).progress_chars("##."));
         bar.set_message(self.what);
     }
 
