@@ -19,6 +19,7 @@
 
 mod data;
 #[cfg(feature = "_async")]
+#[allow(dead_code, reason = "for stores that merge, which are features")]
 pub(crate) mod merge;
 
 pub use data::{Data, Key, Value, ValueError};

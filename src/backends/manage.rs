@@ -186,6 +186,7 @@ pub trait ManagedStore: SessionStore {
 }
 
 /// How many characters of a name [`Listing::position`] tells.
+#[cfg(any(feature = "_cache", feature = "file"))]
 pub(crate) fn shortened(name: &str) -> String {
     name.chars().take(8).collect()
 }

@@ -113,6 +113,7 @@ impl Value {
 
     /// Whether both are the same to who reads them as JSON, or where that cannot be, the same pickle.
     #[cfg(feature = "_async")]
+    #[allow(dead_code, reason = "for stores that merge, which are features")]
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         match (self.to_json(), other.to_json()) {
             (Ok(one), Ok(other)) => one.as_bytes() == other.as_bytes(),
@@ -446,6 +447,7 @@ impl Data {
 
     /// Takes over from `now` each key that is here as it was in `base`.
     #[cfg(feature = "_async")]
+    #[allow(dead_code, reason = "for stores that merge, which are features")]
     pub(crate) fn keep_changes_of_others(&mut self, base: &Self, now: &Self) {
         let added = now.entries.iter().filter(|(slot, entry)| base.find(slot, entry).is_none());
         for (slot, entry) in base.entries.iter().chain(added) {
@@ -474,6 +476,7 @@ impl Data {
 
     /// Where the same key is here.
     #[cfg(feature = "_async")]
+    #[allow(dead_code, reason = "for stores that merge, which are features")]
     fn find(&self, slot: &Slot, entry: &Entry) -> Option<usize> {
         match (slot, &entry.key) {
             (Slot::Other(_), Some(key)) => self.entries.iter().position(|(slot, entry)| {

@@ -140,6 +140,10 @@ def test_what_django_stored_is_listed_counted_shown_and_ended(site):
     shown = tool.json("inspect", typed=keys[1])
     assert shown["session"] == dump[keys[1]][0]
     assert shown["user"] == "1"
+    rows = tool.done("inspect", "--table", typed=keys[1]).splitlines()
+    assert [row.split(None, 1) for row in rows] == [
+        [name, json.dumps(value)] for name, value in dump[keys[1]][0].items()
+    ]
     assert (
         "1 h" in tool.json("inspect", typed=keys[0])["ends"] or "min" in str(shown["ends"]) or True
     )

@@ -59,6 +59,9 @@ pub(crate) struct Inspect {
     /// Print login hashes and tokens too, which let their reader act for the user
     #[arg(long)]
     show_secrets: bool,
+    /// A line a value in place of JSON
+    #[arg(long, conflicts_with = "json")]
+    table: bool,
     /// What it is and what is in it as one line of JSON, on standard output
     #[arg(long)]
     json: bool,
@@ -105,7 +108,34 @@ pub(crate) async fn run(options: &Inspect) -> Result<(), Failure> {
     if !masked.is_empty() {
         eprintln!("{:<12}{} (--show-secrets shows them)", "masked:", masked.join(", "));
     }
+    if options.table {
+        return print_table(&data);
+    }
     Ok(print_pretty(&data.to_vec(), io::stdout().lock())?)
+}
+
+/// The longest value that a line of the table shows.
+const MAX_SHOWN: usize = 100;
+
+fn print_table(data: &Object) -> Result<(), Failure> {
+    let names: Vec<_> = data.iter().map(|(name, _)| name.escape_debug().to_string()).collect();
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or_default().min(40);
+    for (name, (_, value)) in names.iter().zip(data.iter()) {
+        let text = value.as_bytes();
+        let cut = if text.len() > MAX_SHOWN { "..." } else { "" };
+        say(format!("{name:width$}  {}{cut}", on_a_line(&text[..text.len().min(MAX_SHOWN)])))?;
+    }
+    Ok(())
+}
+
+/// JSON without control characters. As Django reads it, it is latin-1.
+fn on_a_line(text: &[u8]) -> String {
+    let shown = |byte: &u8| match byte {
+        b'\n' | b'\r' | b'\t' => " ".to_owned(),
+        0x20..0x7f => char::from(*byte).to_string(),
+        _ => format!("\\u00{byte:02x}"),
+    };
+    text.iter().map(shown).collect()
 }
 
 fn print_json(facts: &[(&'static str, String)], masked: &[String], data: &Object) -> Result<(), Failure> {

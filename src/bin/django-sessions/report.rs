@@ -149,7 +149,7 @@ impl Interrupt {
     pub(crate) fn watch() -> Self {
         let (sender, pressed) = watch::channel(false);
         tokio::spawn(async move {
-            while tokio::signal::ctrl_c().await.is_ok() {
+            while interrupted().await.is_ok() {
                 if sender.send_replace(true) {
                     std::process::exit(INTERRUPTED.into());
                 }
@@ -174,6 +174,20 @@ impl Interrupt {
     pub(crate) fn end(&self) -> Result<(), Failure> {
         if self.is_pressed() { Err(Failure::Interrupted) } else { Ok(()) }
     }
+}
+
+/// Ctrl-C, or the end that a service manager asks for.
+async fn interrupted() -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            pressed = tokio::signal::ctrl_c() => pressed,
+            _ = terminated.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
 }
 
 /// How often and how long a store that does not answer is asked again.
