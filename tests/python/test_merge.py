@@ -9,8 +9,9 @@ from importlib import import_module
 import databases
 import hypothesis
 import pytest
+import redis
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
-from django.core.cache import caches
+from django.core.cache import InvalidCacheKey, caches
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -253,6 +254,21 @@ def test_a_session_that_was_not_loaded_is_loaded_to_be_saved(engine):
     assert stored(engine, key) == {"cart": ["tea"]}
     with pytest.raises(UpdateError):
         engine("a" * 32).save()
+
+
+def test_an_error_of_the_cache_is_no_lost_session(own_redis, request, tmp_path):
+    cache = {**cache_on("redis", request), "LOCATION": own_redis.url}
+    with on("cache", {"MERGE": True}, cache, tmp_path) as engine:
+        key = make(engine, cart=["tea"])
+        own_redis.kill()
+        with pytest.raises(redis.ConnectionError):
+            engine(key).save()
+        own_redis.start()
+    with on("cache", {"MERGE": True}, cache_on("memcached", request), tmp_path) as engine:
+        session = engine("z" * 300)
+        with pytest.raises(InvalidCacheKey):
+            session.save()
+        assert (session.session_key, session.accessed) == ("z" * 300, False)
 
 
 # ------------------------------------------------------------------------------------ at what cost

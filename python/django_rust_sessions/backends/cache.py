@@ -244,7 +244,10 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
             # As Django leaves a session that it did not find, and so did not load.
             self._session_key, self.accessed = key, accessed
             del self._session_cache
-            raise UpdateError
+            if not self._read_failed:
+                raise UpdateError
+            # Django asks once more, and what the cache raises then is raised.
+            self._read_failed = False
 
     def _note_created(self, cache: Any, data: Any) -> None:
         if option("MERGE"):
