@@ -125,12 +125,11 @@ impl HashedKeys {
         if !self.store.insert(current, session).await? {
             return Ok(None);
         }
-        if !self.store.exists(former).await? {
+        let was_there = self.store.delete(former).await?;
+        if !was_there {
             self.store.delete(current).await?;
-            return Ok(Some(false));
         }
-        self.store.delete(former).await?;
-        Ok(Some(true))
+        Ok(Some(was_there))
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 
-use super::store::{FileStore, Inner};
+use super::store::{FileStore, Inner, create};
 use super::{Options, Stored, Sweep, Verdict};
 use crate::backends::StoreError;
 use crate::backends::manage::{
@@ -116,19 +116,11 @@ impl Inner {
         // A session that says nothing of its end counts from the time of its file.
         let modified = ends.and_then(|ends| ends.checked_sub(self.cookie_age()).ok()).unwrap_or(now);
         let options = Options { modified: Some(modified.into()), ..self.options() };
-        let create = || super::create_with(&path, text.as_bytes(), options);
-        match create() {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            created => return created.map(|()| true).map_err(StoreError::File),
+        if create(&path, text, options)? {
+            return Ok(true);
         }
         // One that is over is in nobody's use, and in the way. To load it deletes it.
-        if self.load(&path)?.is_some() {
-            return Ok(false);
-        }
-        match create() {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
-            created => created.map(|()| true).map_err(StoreError::File),
-        }
+        Ok(self.load(&path)?.is_none() && create(&path, text, options)?)
     }
 
     fn is_expired(&self, stored: &Stored, older_than: Duration) -> bool {

@@ -288,6 +288,15 @@ fn is_at(_: &File, _: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Makes the file of a new session, unless there is one: then the answer is `false`.
+pub(super) fn create(path: &Path, text: &str, options: Options) -> Result<bool, StoreError> {
+    match super::create_with(path, text.as_bytes(), options) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(StoreError::File(error)),
+    }
+}
+
 fn delete(path: &Path) -> io::Result<bool> {
     match hold(path) {
         // A name that is too long for the file system is that of no file.
@@ -323,12 +332,7 @@ impl SessionStore for FileStore {
     async fn insert(&self, key: &SessionKey, session: &Session) -> Result<bool, StoreError> {
         let path = self.inner.path(key).ok_or(StoreError::InvalidKey)?;
         let text = self.encode(session)?;
-        self.blocking(move |inner| match super::create_with(&path, text.as_bytes(), inner.options()) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(StoreError::File(error)),
-        })
-        .await
+        self.blocking(move |inner| create(&path, &text, inner.options())).await
     }
 
     /// A session that is deleted meanwhile stays deleted: the old file and the new one change places. Only where the file

@@ -15,6 +15,7 @@ use django_sessions::session::{Session, SessionKey};
 use django_sessions::settings::{Engine, FallbackSettings, HashKeys};
 use tempfile::TempDir;
 
+use super::hashed_keys::{cart, saved};
 use super::{caches, conforms, options, settings};
 
 /// Files, then a table.
@@ -40,17 +41,6 @@ impl Site {
     async fn places(&self, key: &SessionKey) -> (bool, bool) {
         (self.old.exists(key).await.unwrap(), self.new.exists(key).await.unwrap())
     }
-}
-
-async fn saved(store: &dyn SessionStore) -> SessionKey {
-    let mut session = Session::new();
-    session.insert("cart", "tea").unwrap();
-    store.save(&mut session).await.unwrap();
-    session.key().unwrap().clone()
-}
-
-async fn cart(store: &dyn SessionStore, key: &SessionKey) -> Option<String> {
-    store.load(key).await.unwrap().get("cart").unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -36,14 +36,14 @@ impl Site {
     }
 }
 
-async fn saved(store: &dyn SessionStore) -> SessionKey {
+pub(crate) async fn saved(store: &dyn SessionStore) -> SessionKey {
     let mut session = Session::new();
     session.insert("cart", "tea").unwrap();
     store.save(&mut session).await.unwrap();
     session.key().unwrap().clone()
 }
 
-async fn cart(store: &dyn SessionStore, key: &SessionKey) -> Option<String> {
+pub(crate) async fn cart(store: &dyn SessionStore, key: &SessionKey) -> Option<String> {
     store.load(key).await.unwrap().get("cart").unwrap()
 }
 
