@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use django_sessions::backends::manage::{ManagedStore, StoredSession};
+use django_sessions::backends::manage::StoredSession;
 use django_sessions::backends::{SessionStore, StoreError};
 use django_sessions::session::{Session, SessionKey};
 use django_sessions::settings::{Engine, Settings};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use crate::inspect::names_of;
+use crate::inspect::find;
 use crate::place::{Place, describe};
 use crate::report::{Colours, Failure, say, say_json, sentence};
 
@@ -204,15 +204,6 @@ fn check_end(
             SignedDuration::from_secs(difference.as_secs())
         )),
     }
-}
-
-async fn find(store: &dyn ManagedStore, key: &SessionKey) -> Result<Option<StoredSession>, StoreError> {
-    for name in names_of(key) {
-        if let Some(found) = store.find(&name).await? {
-            return Ok(Some(found));
-        }
-    }
-    Ok(None)
 }
 
 /// What the store says, and what to do.

@@ -3,12 +3,12 @@
 use std::io::{self, IsTerminal, Read};
 
 use clap::Args;
-use django_sessions::backends::manage::{ManagedStore, Which};
-use django_sessions::session::SessionKey;
+use django_sessions::backends::manage::{ManagedStore, StoredSession, Which};
+use django_sessions::session::{Data, SessionKey};
 use django_sessions::settings::Settings;
 use serde::Serialize;
 
-use crate::inspect::names_of;
+use crate::inspect::find;
 use crate::place::{Place, describe};
 use crate::report::{Failure, Interrupt, Progress, many, persist, say, say_json, sentence};
 use crate::stored::{id, user_of};
@@ -111,9 +111,7 @@ pub(crate) async fn run(options: &End, interrupt: &Interrupt) -> Result<(), Fail
     interrupt.end()
 }
 
-fn data_of(
-    session: &django_sessions::backends::manage::StoredSession,
-) -> Option<&django_sessions::session::Data> {
+fn data_of(session: &StoredSession) -> Option<&Data> {
     session.data.as_ref().ok()
 }
 
@@ -134,13 +132,11 @@ async fn end_key(options: &End, settings: &Settings, store: &dyn ManagedStore) -
                 .into(),
         ));
     }
-    for name in names_of(&key) {
-        if store.find(&name).await?.is_some() {
-            if !options.dry_run {
-                store.delete(&name).await?;
-            }
-            return Ok(1);
+    if let Some(found) = find(store, &key).await? {
+        if !options.dry_run {
+            store.delete(&found.name).await?;
         }
+        return Ok(1);
     }
     Err(Failure::Refused(format!("there is no such session in {}: it has ended", describe(settings))))
 }
@@ -150,7 +146,7 @@ async fn end_all(
     store: &dyn ManagedStore,
     interrupt: &Interrupt,
     passes: usize,
-    is_wanted: impl Fn(&django_sessions::backends::manage::StoredSession) -> bool,
+    is_wanted: impl Fn(&StoredSession) -> bool,
 ) -> Result<u64, Failure> {
     let mut progress = Progress::new("Looked at", options.no_progress);
     let mut ended = 0;

@@ -6,8 +6,9 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
 
 use clap::Args;
+use django_sessions::backends::StoreError;
 use django_sessions::backends::hashed_keys::hashed_name;
-use django_sessions::backends::manage::StoredSession;
+use django_sessions::backends::manage::{ManagedStore, StoredSession};
 use django_sessions::crypto::{Algorithm, SecretKeys};
 use django_sessions::serializers::json::{Object, RawValue};
 use django_sessions::serializers::legacy::{LegacyCodec, LegacyError};
@@ -153,11 +154,24 @@ fn print_json(facts: &[(&'static str, String)], masked: &[String], data: &Object
 // ------------------------------------------------------------------------------------------------ keys of sessions
 
 /// What a session may be stored under. The key may be what the store has in place of one.
-pub(crate) fn names_of(key: &SessionKey) -> Vec<SessionKey> {
+fn names_of(key: &SessionKey) -> Vec<SessionKey> {
     match key.is_stored_name() {
         true => vec![key.clone()],
         false => vec![key.clone(), hashed_name(key)],
     }
+}
+
+/// The session of this key, whatever name it is stored under.
+pub(crate) async fn find(
+    store: &dyn ManagedStore,
+    key: &SessionKey,
+) -> Result<Option<StoredSession>, StoreError> {
+    for name in names_of(key) {
+        if let Some(found) = store.find(&name).await? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 fn is_key(token: &str) -> bool {
@@ -168,10 +182,8 @@ fn is_key(token: &str) -> bool {
 
 async fn look_up(settings: &Settings, key: &str) -> Result<Found, Failure> {
     let store = open(settings).await?;
-    for name in names_of(&SessionKey::from_stored_name(key)) {
-        if let Some(stored) = store.find(&name).await? {
-            return describe_stored(settings, stored);
-        }
+    if let Some(stored) = find(&*store, &SessionKey::from_stored_name(key)).await? {
+        return describe_stored(settings, stored);
     }
     Err(Refused(format!(
         "there is no such session in {}: it was logged out, or has ended",

@@ -11,7 +11,7 @@ mod report;
 mod stats;
 mod stored;
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -95,8 +95,10 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::End(options) => end::run(&options, &interrupt).await,
         Command::Doctor(options) => doctor::run(&options).await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "django-sessions", &mut io::stdout());
-            Ok(())
+            // Not straight to standard output: it panics if nobody reads that any more.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "django-sessions", &mut script);
+            Ok(io::stdout().write_all(&script)?)
         }
     }
 }
