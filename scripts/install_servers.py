@@ -1,5 +1,5 @@
-"""Installs what the tests start (`make servers`): Redis, PostgreSQL, MariaDB, memcached, PgBouncer,
-openssl for their certificates, and Chromium.
+"""Installs what the tests start (`make servers`): Redis, Valkey, PostgreSQL, MariaDB, memcached,
+PgBouncer, openssl for their certificates, and Chromium.
 
 On Debian and Ubuntu as root it installs what is missing; elsewhere it says what that is. It fails
 only with CI=true. None of the packages' own services are started: the tests start their own.
@@ -7,10 +7,13 @@ only with CI=true. None of the packages' own services are started: the tests sta
 
 import contextlib
 import os
+import platform
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +25,7 @@ POLICY = Path("/usr/sbin/policy-rc.d")  # Debian's packages ask it whether they 
 DENIED = 101
 # Package -> the programs of which one must be there.
 WANTED = {server.package: server.programs for server in SERVERS.values()}
+WANTED["valkey-server"] = ("valkey-server",)
 WANTED["openssl"] = ("openssl",)
 WANTED["valgrind"] = ("valgrind",)  # counts instructions
 WANTED["wrk"] = ("wrk",)  # for `make bench-web`
@@ -58,15 +62,34 @@ def apt(*words: str) -> bool:
     return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL).returncode == 0
 
 
+@contextlib.contextmanager
+def backports() -> Iterator[list[str]]:
+    """Options of apt with which it looks into Debian's backports, too: what is new in the next
+    release is there for this one. The machine's own sources stay as they are."""
+    release = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+    shown = ("--format", "$(RELEASE) $(REPO_URI)", "Created-By: Packages")
+    known = subprocess.run(["apt-get", "indextargets", *shown], capture_output=True, text=True)
+    places = dict(map(str.split, known.stdout.splitlines()))
+    own = Path("/etc/apt/sources.list")
+    text = own.read_text() if own.exists() else ""
+    keys = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+    if release in places and keys.exists():
+        text += f"\ndeb [signed-by={keys}] {places[release]} {release}-backports main\n"
+    with tempfile.NamedTemporaryFile("w", suffix=".list") as sources:
+        sources.write(text)
+        sources.flush()
+        os.chmod(sources.name, 0o644)  # apt reads it as a user of its own
+        yield ["-o", f"Dir::Etc::SourceList={sources.name}"]
+
+
 def install(packages: list[str]) -> None:
-    with no_services():
-        apt("update")
-        options = ("install", "--yes", "--no-install-recommends")
-        if not apt(*options, *packages):
-            for (
-                package
-            ) in packages:  # one that this release does not have must not keep the others away
-                apt(*options, package)
+    options = ("install", "--yes", "--no-install-recommends")
+    with no_services(), backports() as sources:
+        apt(*sources, "update")
+        if not apt(*sources, *options, *packages):
+            # One that this release does not have must not keep the others away.
+            for package in packages:
+                apt(*sources, *options, package)
     # Nor are they started when this machine starts again.
     if Path("/run/systemd/system").exists():
         for package in packages:

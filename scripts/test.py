@@ -11,9 +11,11 @@ interpreter is missing) is named at the end; with CI=true that is a failure.
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +29,7 @@ CI = os.environ.get("CI") == "true"
 PYTHON = envs.python_in(VENV)
 # How a test, of Rust or Python, says that something is missing here.
 SKIPPED = "SKIPPED: "
-# Test programs of Rust.
+# Programs that wait for servers, as most tests do.
 AT_ONCE = 2
 
 
@@ -49,12 +51,12 @@ def note(line: str) -> None:
         skips.append(line.removeprefix(SKIPPED).strip())
 
 
-def call(*command: str | Path, **variables: str) -> None:
+def call(*command: str | Path, cwd: Path = ROOT, **variables: str) -> None:
     """Runs a program, shows what it prints and notes what it skipped."""
     print("$", *(f"{name}={value}" for name, value in variables.items()), *command, flush=True)
     with subprocess.Popen(
         [str(part) for part in command],
-        cwd=ROOT,
+        cwd=cwd,
         env={**os.environ, **variables},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -66,6 +68,27 @@ def call(*command: str | Path, **variables: str) -> None:
             note(line)
     if process.returncode:
         raise Failed(f"{command[0]} ended with {process.returncode}")
+
+
+def at_once(*commands: list[str | Path], **variables: str) -> None:
+    """Runs programs that do not need each other, AT_ONCE of them at a time, and shows what each
+    printed when it has ended."""
+    env = {**os.environ, **variables}
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+
+    def run_one(command: list[str | Path]) -> subprocess.CompletedProcess:
+        return subprocess.run(command, cwd=ROOT, env=env, text=True, errors="replace", **streams)
+
+    failed = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for done in pool.map(run_one, commands):
+            print("$", *done.args, flush=True)
+            for line in done.stdout.splitlines(keepends=True):
+                note(line)
+            if done.returncode:
+                failed.append(" ".join(str(word) for word in done.args))
+    if failed:
+        raise Failed(f"failed: {'; '.join(failed)}")
 
 
 def python(*words: str | Path, **variables: str) -> None:
@@ -109,8 +132,8 @@ def cargo(*words: str, **variables: str) -> None:
     call(*("cargo", *words), **cargo_env(), **variables)
 
 
-def test_programs(*words: str) -> Iterator[Path]:
-    """Builds the tests of Rust and returns the programs, as `cargo test` would run them."""
+def test_programs(*words: str) -> Iterator[list[str | Path]]:
+    """Builds the tests of Rust and returns how to run the programs, as `cargo test` would."""
     command = ["cargo", "test", "--no-run", "--message-format=json-render-diagnostics", *words]
     print("$", *command, flush=True)
     built = subprocess.check_output(command, cwd=ROOT, env={**os.environ, **cargo_env()}, text=True)
@@ -119,30 +142,19 @@ def test_programs(*words: str) -> Iterator[Path]:
             continue
         # Examples are built, but have no tests.
         if message["target"]["kind"] != ["example"]:
-            yield Path(message["executable"])
+            # Those of Redis wait for failovers, most of the time.
+            threads = ["--test-threads=6"] if message["target"]["name"] == "redis" else []
+            yield [message["executable"], *threads]
 
 
-def run_rust_tests(*words: str) -> None:
+def run_rust_tests(*words: str, **variables: str) -> None:
     """`cargo test`, but with several programs at once: many a test waits for a server."""
-    env = {**os.environ, **cargo_env(), "CARGO_MANIFEST_DIR": str(ROOT)}
+    at_once(*test_programs(*words), **for_programs(variables))
 
-    def run_one(program: Path) -> tuple[Path, subprocess.CompletedProcess]:
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        done = subprocess.run(
-            [program], cwd=ROOT, env=env, stdin=subprocess.DEVNULL, text=True, **streams
-        )
-        return program, done
 
-    failed = []
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        for program, done in pool.map(run_one, test_programs(*words)):
-            print(f"$ {program}", flush=True)
-            for line in done.stdout.splitlines(keepends=True):
-                note(line)
-            if done.returncode:
-                failed.append(program.name)
-    if failed:
-        raise Failed(f"failed tests in {', '.join(failed)}")
+def for_programs(variables: dict[str, str]) -> dict[str, str]:
+    """The environment of a test program, as `cargo test` would set it."""
+    return {**cargo_env(), "CARGO_MANIFEST_DIR": str(ROOT), **variables}
 
 
 def all_features() -> list[str]:
@@ -184,7 +196,11 @@ wheel = cache(envs.abi3_wheel)
 
 
 def pytest(interpreter: Path, *words: str, **variables: str) -> None:
-    call(interpreter, "-m", "pytest", "-q", *words, **variables)
+    call(*pytest_command(interpreter, *words), **variables)
+
+
+def pytest_command(interpreter: Path, *words: str) -> list[str | Path]:
+    return [interpreter, "-m", "pytest", "-q", *words]
 
 
 # Two or three of them wait for a server or a process at any time.
@@ -251,6 +267,7 @@ OPTIONS: tuple[dict[str, object], ...] = (
     {"MERGE": True},
     {"POSTGRES_ASYNC_COMMIT": True},
     {"HASH_KEYS": "sha256"},
+    {"HASH_KEYS": "plain"},
 )
 
 
@@ -267,6 +284,39 @@ def with_option(option: dict[str, object]) -> None:
         tests, profile = ["tests/python/test_stateful.py", "-k", caches], "quick"
     variables = {"RUST_SESSIONS": json.dumps(option), "HYPOTHESIS_PROFILE": profile}
     pytest(PYTHON, *WORKERS, *tests, **variables)
+
+
+def valkey() -> None:
+    """What is tested over Redis, over Valkey; without `make test-full` what shows most."""
+    if shutil.which("valkey-server") is None:
+        raise Skipped("valkey-server is missing: run `make servers`")
+    build()
+    rust, tests = ["redis"], ["test_redis_servers.py", "test_local_cache.py"]
+    if IS_FULL:
+        rust += ["cache_django", "caches", "engines", "servers_redis"]
+        tests += ["test_content.py", "test_faults.py", "test_merge.py", "test_resp.py"]
+        tests += ["test_stateful.py"]
+    variables = {"REDIS_SERVER": "valkey-server", "HYPOTHESIS_PROFILE": "quick"}
+    names = [word for name in rust for word in ("--test", name)]
+    in_python = pytest_command(PYTHON, *WORKERS, *(f"tests/python/{name}" for name in tests))
+    at_once(in_python, *test_programs(*names, *all_features()), **for_programs(variables))
+
+
+def tool_wheel() -> None:
+    """The tool as pip installs it. Without `make test-full` it is not optimised, and built of what
+    the other steps have built already."""
+    how = ["--release"] if IS_FULL else ["--profile", "dev", *all_features()]
+    with tempfile.TemporaryDirectory() as folder:
+        wheels, programs = Path(folder, "wheels"), Path(folder, "env", "bin")
+        call(
+            *(PYTHON.with_name("maturin"), "build", *how),
+            *("--target-dir", ROOT / "target", "--out", wheels),
+            cwd=ROOT / "src" / "bin" / "django-sessions",
+            **cargo_env(),
+        )
+        python("-m", "venv", programs.parent)
+        call(programs / "pip", "install", "--quiet", "--no-index", *wheels.iterdir())
+        call(programs / "django-sessions", "--version", **cargo_env())
 
 
 def instructions() -> None:
@@ -291,8 +341,11 @@ def interop() -> None:
         except Skipped as reason:
             skips.append(str(reason))
     # The matrix prints one table, so one process runs it; the others need not wait for each other.
-    pytest(PYTHON, "tests/interop", "-k", "not matrix", *WORKERS, **cargo_env())
-    pytest(PYTHON, "tests/interop/test_matrix.py", **cargo_env())
+    at_once(
+        pytest_command(PYTHON, "tests/interop", "-k", "not matrix", *WORKERS),
+        pytest_command(PYTHON, "tests/interop/test_matrix.py"),
+        **cargo_env(),
+    )
     python("scripts/interop_table.py", "--check")
 
 
@@ -341,15 +394,17 @@ TESTS: list[tuple[str, Callable[[], object]]] = [
     ("stubs against the module", stubs),
     ("pytest", drop_in),
     *(
-        (f"pytest with {', '.join(option)}", partial(with_option, option))
+        (f"pytest with {json.dumps(option)[1:-1]}", partial(with_option, option))
         for option in (OPTIONS if IS_FULL else OPTIONS[:2])
     ),
+    ("Valkey in place of Redis", valkey),
     ("instruction counts", instructions),
     ("wheel for every Python", wheel),
     *((f"pytest, Django {version}", partial(django, version)) for version in envs.DJANGOS),
     ("suites of Django and of packages over each engine", suites),
     ("interop with each Django", interop),
     ("demo-check", demo),
+    ("wheel of the tool", tool_wheel),
 ]
 # What deny.toml allows, where the tool is (`cargo install --locked cargo-deny`).
 # Its advisories need the network.
@@ -360,6 +415,13 @@ FIRST: list[tuple[str, Callable[[], object]]] = [
     ("servers", lambda: call(sys.executable, "scripts/install_servers.py")),
     ("environment", envs.venv),
 ]
+
+
+def work_of_children() -> float:
+    """Seconds of a processor that the programs which have ended took: a step that waits took fewer
+    than it lasted."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def run(title: str, step: Callable[[], object]) -> str:
@@ -393,27 +455,28 @@ def main() -> None:
             f"no step has {' or '.join(words)} in its title: see python3 scripts/test.py --list"
         )
 
-    results: list[tuple[str, float, str]] = []
+    results: list[tuple[str, float, float, str]] = []
     all_skips: dict[str, list[str]] = {}
     steps = [*(FIRST[1:] if words else FIRST), *steps]
     for number, (title, step) in enumerate(steps, 1):
         print(f"\n===== {number}/{len(steps)} {title}", flush=True)
-        start = time.monotonic()
+        start, worked = time.monotonic(), work_of_children()
         outcome = run(title, step)
-        results.append((outcome, time.monotonic() - start, title))
+        results.append((outcome, time.monotonic() - start, work_of_children() - worked, title))
         for skip in dict.fromkeys(skips):
             all_skips.setdefault(skip, []).append(title)
         if outcome == "failed" and title == "environment":
             break
 
-    print(f"\n===== {sum(seconds for _, seconds, _ in results) / 60:.1f} minutes")
-    for outcome, seconds, title in results:
-        print(f"{outcome:8}{seconds:7.1f} s  {title}")
+    minutes = sum(seconds for _, seconds, *_ in results) / 60
+    print(f"\n===== {minutes:.1f} minutes; in the second column, of a processor")
+    for outcome, seconds, work, title in results:
+        print(f"{outcome:8}{seconds:7.1f} s {work:7.1f} s  {title}")
     if all_skips:
         print("\nNot tested here" + (", which CI=true makes a failure:" if CI else ":"))
         for skip, titles in all_skips.items():
             print(f"- {skip} ({', '.join(titles)})")
-    count = [outcome for outcome, _, _ in results].count
+    count = [outcome for outcome, *_ in results].count
     print(
         f"\n{count('ok')} passed, {count('failed')} failed, {count('skipped')} skipped", flush=True
     )

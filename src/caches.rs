@@ -35,6 +35,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use crate::session::merge::Seen;
+#[cfg(feature = "memcached")]
+use crate::session::merge::Version;
+
 /// What stands before a session's key in `django.contrib.sessions.backends.cache` (its `KEY_PREFIX`).
 pub const CACHE_KEY_PREFIX: &str = "django.contrib.sessions.cache";
 
@@ -46,6 +50,8 @@ pub const CACHED_DB_KEY_PREFIX: &str = "django.contrib.sessions.cached_db";
 pub struct KeyLayout {
     key_prefix: String,
     version: i64,
+    /// What Django's own function puts before each key.
+    head: String,
     function: Option<Arc<KeyFunction>>,
 }
 
@@ -54,7 +60,9 @@ type KeyFunction = dyn Fn(&str, &str, i64) -> String + Send + Sync;
 impl KeyLayout {
     /// The layout of a cache with these two settings.
     pub fn new(key_prefix: impl Into<String>, version: i64) -> Self {
-        Self { key_prefix: key_prefix.into(), version, function: None }
+        let key_prefix = key_prefix.into();
+        let head = format!("{key_prefix}:{version}:");
+        Self { key_prefix, version, head, function: None }
     }
 
     /// Makes keys with `function` in place of Django's, for a project with a `KEY_FUNCTION`. It gets what Django's gets:
@@ -79,9 +87,14 @@ impl KeyLayout {
 
     /// The key as the server knows it (`django.core.cache.backends.base.default_key_func`).
     pub fn make_key(&self, key: &str) -> String {
+        self.make_key_of(key, "")
+    }
+
+    /// The key of these two parts.
+    pub(crate) fn make_key_of(&self, prefix: &str, key: &str) -> String {
         match &self.function {
-            Some(function) => function(key, &self.key_prefix, self.version),
-            None => format!("{}:{}:{key}", self.key_prefix, self.version),
+            Some(function) => function(&[prefix, key].concat(), &self.key_prefix, self.version),
+            None => [&self.head, prefix, key].concat(),
         }
     }
 }
@@ -230,8 +243,8 @@ pub enum Swapped {
     Done,
     /// There is no such key. Nothing changed.
     Missing,
-    /// Something else is there, which is this. Nothing changed.
-    Differs(Vec<u8>),
+    /// Something else is there, which is this; or the same, but written anew. Nothing changed.
+    Differs(Seen),
 }
 
 /// A server that keeps bytes under keys for some time.
@@ -292,7 +305,18 @@ pub trait Cache: Send + Sync {
         false
     }
 
-    /// Stores `value` in place of exactly `before`, in one step. Only Redis does that here.
+    /// As [`get`](Self::get), with what [`swap`](Self::swap) needs to know the value again.
+    ///
+    /// # Errors
+    /// Each [`CacheError`].
+    async fn look(&self, key: &str) -> Result<Option<Seen>, CacheError> {
+        Ok(self.get(key).await?.map(Seen::from))
+    }
+
+    /// Stores `value` in place of exactly `before`, in one step. Redis and memcached do that here.
+    ///
+    /// Redis compares the values. memcached compares the numbers that it gives them: of a `before` that did not come from
+    /// [`look`](Self::look) it is asked for the number first.
     ///
     /// ```no_run
     /// # #[cfg(feature = "redis")]
@@ -302,8 +326,9 @@ pub trait Cache: Send + Sync {
     ///
     /// let cache = RedisCache::open(&RedisSettings::new("redis://127.0.0.1:6379/1")).await?;
     /// cache.set(":1:a", b"1", None).await?;
-    /// assert_eq!(cache.swap(":1:a", Some(b"0"), b"2", None).await?, Swapped::Differs(b"1".to_vec()));
-    /// assert_eq!(cache.swap(":1:a", Some(b"1"), b"2", None).await?, Swapped::Done);
+    /// let seen = cache.look(":1:a").await?.expect("it is there");
+    /// assert_eq!(cache.swap(":1:a", None, b"2", None).await?, Swapped::Differs(seen.clone()));
+    /// assert_eq!(cache.swap(":1:a", Some(&seen), b"2", None).await?, Swapped::Done);
     /// # Ok(()) }
     /// # #[cfg(not(feature = "redis"))]
     /// # fn main() {}
@@ -314,7 +339,7 @@ pub trait Cache: Send + Sync {
     async fn swap(
         &self,
         key: &str,
-        before: Option<&[u8]>,
+        before: Option<&Seen>,
         value: &[u8],
         timeout: Option<Duration>,
     ) -> Result<Swapped, CacheError> {
@@ -347,18 +372,18 @@ pub trait Cache: Send + Sync {
         .await
     }
 
-    /// Some keys that begin with `head`, about `count`, from `cursor` on, and from where to go on. The beginning is `""`,
-    /// and the end `None`. A key may come twice.
+    /// Some keys that begin with `head`, about `count` (of memcached all that a server has), from `cursor` on, and from where
+    /// to go on. The beginning is `""`, and the end `None`. A key may come twice.
     ///
     /// # Errors
-    /// Each [`CacheError`]; [`CacheError::Unlisted`] from those that cannot, as memcached.
+    /// Each [`CacheError`]; [`CacheError::Unlisted`] from those that cannot, as a file cache.
     async fn scan(
         &self,
         _head: &str,
         _cursor: &str,
         _count: usize,
     ) -> Result<(Vec<String>, Option<String>), CacheError> {
-        Err(CacheError::Unlisted("only Redis and cache tables can say which keys they have"))
+        Err(CacheError::Unlisted("only Redis, memcached and cache tables can say which keys they have"))
     }
 
     /// What is under each of these keys. Caches that do not tell how long a value lives say that it does for ever.

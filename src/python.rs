@@ -8,6 +8,7 @@ mod encode;
 mod errors;
 mod file;
 mod legacy;
+mod resp;
 
 use jiff::Timestamp;
 use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
@@ -31,6 +32,8 @@ mod _native {
     };
     #[pymodule_export]
     use super::legacy::LegacyCodec;
+    #[pymodule_export]
+    use super::resp::{ReplyReader, pack_command};
     #[pymodule_export]
     use super::{Signer, json_dumps, json_loads, random_session_key};
     use pyo3::prelude::*;

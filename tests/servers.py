@@ -13,6 +13,7 @@ tests/rust/servers/.
 
 import contextlib
 import ctypes
+import functools
 import glob
 import json
 import os
@@ -205,6 +206,7 @@ class Server:
             "port": self.port,
             "pid": self.process.pid,
             "folder": str(self.folder),
+            "program": self.program,
             **self.address(),
         }
 
@@ -212,34 +214,23 @@ class Server:
 # ------------------------------------------------------------------------------------------ servers
 
 
-class Redis(Server):
-    """As it comes, or
+def as_words(settings: dict[str, list[str]]) -> list[str]:
+    """Settings of a Redis, for its command line."""
+    return [word for name, values in settings.items() for word in (f"--{name}", *values)]
 
-    - redis+password: with a password for the default user, and a user of its own with another;
-    - redis+tls: over TLS only, and only to clients that show a certificate of our authority;
-    - redis+maxmemory: with little memory, and errors once that is full.
-    """
 
-    name, programs, package = "redis", ("redis-server", "valkey-server"), "redis-server"
-    options: ClassVar = {"password": None, "tls": "openssl", "maxmemory": None}
-    # Neither may stand in a URL as it is.
-    password, user_password = f"{PASSWORD}:/@", f"{PASSWORD}%?#"
+class Certificates:
+    """An authority in a server's folder, what it signed, and one that signed nothing."""
 
-    def socket(self) -> str:
-        return str(self.folder / "redis.sock")
-
-    def path(self, name: str) -> str:
-        return str(self.folder / name)
-
-    def prepare(self) -> None:
-        if "tls" in self.wanted:
-            self.make_authority("ca")
-            self.make_authority("other-ca")
-            for owner in ("server", "client"):
-                self.make_certificate(owner)
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.make_authority("ca")
+        self.make_authority("other-ca")
+        for owner in ("server", "client"):
+            self.make_certificate(owner)
 
     def make_authority(self, name: str) -> None:
-        self.run(
+        self.server.run(
             *("openssl", "req", "-x509", *self.new_key(name), "-out", f"{name}.crt"),
             *("-days", "2", "-addext", "keyUsage=critical,keyCertSign,cRLSign"),
         )
@@ -251,16 +242,64 @@ class Redis(Server):
             "authorityKeyIdentifier=keyid\n"
             "keyUsage=critical,digitalSignature\n"
         )
-        self.run("openssl", "req", *self.new_key(name), "-out", f"{name}.csr")
-        self.run(
+        self.server.run("openssl", "req", *self.new_key(name), "-out", f"{name}.csr")
+        self.server.run(
             *("openssl", "x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt"),
             *("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"),
-            *("-extfile", str(self.write("extensions", extensions))),
+            *("-extfile", str(self.server.write("extensions", extensions))),
         )
 
     def new_key(self, name: str) -> list[str]:
         curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
         return [*curve, "-noenc", "-keyout", f"{name}.key", "-subj", f"/CN={name}"]
+
+    def path(self, name: str) -> str:
+        return str(self.server.folder / name)
+
+    def settings(self, port: int) -> dict[str, list[str]]:
+        """Of a Redis that talks TLS alone, to clients and to other servers."""
+        return {
+            "port": ["0"],
+            "tls-port": [str(port)],
+            "tls-cert-file": [self.path("server.crt")],
+            "tls-key-file": [self.path("server.key")],
+            "tls-ca-cert-file": [self.path("ca.crt")],
+            "tls-auth-clients": ["yes"],
+            "tls-replication": ["yes"],
+            "tls-cluster": ["yes"],
+        }
+
+    def address(self) -> dict:
+        return {
+            "ca_certs": self.path("ca.crt"),
+            "certfile": self.path("client.crt"),
+            "keyfile": self.path("client.key"),
+            "other_ca_certs": self.path("other-ca.crt"),
+        }
+
+
+class Redis(Server):
+    """As it comes, or
+
+    - redis+password: with a password for the default user, and a user of its own with another;
+    - redis+tls: over TLS only, and only to clients that show a certificate of our authority;
+    - redis+maxmemory: with little memory, and errors once that is full.
+    """
+
+    name, package = "redis", "redis-server"
+    # `REDIS_SERVER=valkey-server` runs the tests with that one.
+    chosen = os.environ.get("REDIS_SERVER")
+    programs = (chosen,) if chosen else ("redis-server", "valkey-server")
+    options: ClassVar = {"password": None, "tls": "openssl", "maxmemory": None}
+    # Neither may stand in a URL as it is.
+    password, user_password = f"{PASSWORD}:/@", f"{PASSWORD}%?#"
+
+    def socket(self) -> str:
+        return str(self.folder / "redis.sock")
+
+    @functools.cached_property
+    def certificates(self) -> Certificates:
+        return Certificates(self)
 
     def settings(self) -> dict[str, list[str]]:
         settings = {
@@ -276,23 +315,13 @@ class Redis(Server):
             settings["requirepass"] = [self.password]
             settings["user"] = [USER, "on", f">{self.user_password}", *rights]
         if "tls" in self.wanted:
-            settings |= {
-                "port": ["0"],
-                "tls-port": [str(self.port)],
-                "tls-cert-file": [self.path("server.crt")],
-                "tls-key-file": [self.path("server.key")],
-                "tls-ca-cert-file": [self.path("ca.crt")],
-                "tls-auth-clients": ["yes"],
-            }
+            settings |= self.certificates.settings(self.port)
         if "maxmemory" in self.wanted:
             settings |= {"maxmemory": ["8mb"], "maxmemory-policy": ["noeviction"]}
         return settings
 
     def command(self) -> list[str]:
-        return [
-            self.program,
-            *(word for name, values in self.settings().items() for word in (f"--{name}", *values)),
-        ]
+        return [self.program, *as_words(self.settings())]
 
     def is_ready(self) -> bool:
         # Somebody else's may answer on the port, only ours on this socket, which it binds later.
@@ -315,12 +344,7 @@ class Redis(Server):
                 "user_password": self.user_password,
             }
         if "tls" in self.wanted:
-            address |= {
-                "ca_certs": self.path("ca.crt"),
-                "certfile": self.path("client.crt"),
-                "keyfile": self.path("client.key"),
-                "other_ca_certs": self.path("other-ca.crt"),
-            }
+            address |= self.certificates.address()
         return address
 
 
@@ -329,7 +353,12 @@ class Member(Redis):
 
     def __init__(self, group: "Group", **settings: str) -> None:
         super().__init__(group.program, group.wanted, group.running)
+        self.group = group
         self.more = {name.replace("_", "-"): text.split() for name, text in settings.items()}
+
+    @property
+    def certificates(self) -> Certificates:
+        return self.group.certificates
 
     def settings(self) -> dict[str, list[str]]:
         login = {"masterauth": [self.password]} if "password" in self.wanted else {}
@@ -346,12 +375,12 @@ class Member(Redis):
             connection.sendall(request(*words))
             return connection.recv(16384).decode()
 
-    def wait_for(self, line: str, *words: str) -> None:
-        """Until the answer to a command has this line."""
+    def wait_for(self, text: str, *words: str, times: int = 1) -> None:
+        """Until the answer to a command has this text so often."""
         deadline = time.monotonic() + READY_WITHIN
-        while line not in self.say(*words).split("\r\n"):
+        while self.say(*words).count(text) != times:
             if time.monotonic() > deadline:
-                raise ServerError(f"{self.name} has no {line} in {' '.join(words)}: {self.log()}")
+                raise ServerError(f"{self.name} has no {text} in {' '.join(words)}: {self.log()}")
             time.sleep(0.02)
 
 
@@ -362,14 +391,22 @@ def request(*words: str) -> bytes:
 
 
 class Group(Server):
-    """Several Redis servers that know each other. Each option is one of all of them."""
+    """Several Redis servers that know each other.
+
+    - GROUP+password: each has the password and the user of redis+password;
+    - GROUP+tls: each talks TLS alone, to the others too, with certificates of one authority.
+    """
 
     programs, package = Redis.programs, Redis.package
-    options: ClassVar = {"password": None}
+    options: ClassVar = {"password": None, "tls": "openssl"}
 
     def __init__(self, program: str, options: set[str], running: dict[str, Server]) -> None:
         super().__init__(program, options, running)
         self.members: list[Server] = []
+
+    @functools.cached_property
+    def certificates(self) -> Certificates:
+        return Certificates(self)
 
     def add(self, member: Server) -> Server:
         self.members.append(member)
@@ -390,7 +427,8 @@ class Group(Server):
 
     def describe(self) -> dict:
         members = [member.describe() for member in self.members]
-        of_all = {f"{name}s": [member[name] for member in members] for name in ("port", "pid")}
+        names = ("port", "pid", "socket")
+        of_all = {f"{name}s": [member[name] for member in members] for name in names}
         urls = [member["url"] for member in members if "url" in member]
         return {**members[0], **of_all, "folder": str(self.folder), "urls": ",".join(urls)}
 
@@ -409,7 +447,7 @@ class Sentinel(Server):
 
     def __init__(self, group: Group) -> None:
         super().__init__(group.program, group.wanted, group.running)
-        self.primary = group.members[0]
+        self.group, self.primary = group, group.members[0]
 
     name = "sentinel"
 
@@ -426,10 +464,20 @@ class Sentinel(Server):
         self.write("sentinel.conf", "\n".join(lines) + "\n")
 
     def command(self) -> list[str]:
+        settings = {
+            "port": [str(self.port)],
+            "bind": [HOST],
+            "dir": [str(self.folder)],
+            "unixsocket": [self.socket()],
+        }
+        if "tls" in self.wanted:
+            settings |= self.group.certificates.settings(self.port)
         # It writes what it finds out into this file.
-        settings = {"port": str(self.port), "bind": HOST, "dir": str(self.folder)}
-        words = (word for name, text in settings.items() for word in (f"--{name}", text))
-        return [self.program, str(self.folder / "sentinel.conf"), "--sentinel", *words]
+        file = str(self.folder / "sentinel.conf")
+        return [self.program, file, "--sentinel", *as_words(settings)]
+
+    def socket(self) -> str:
+        return str(self.folder / "sentinel.sock")
 
     def is_ready(self) -> bool:
         return self.knows("sentinels=1")
@@ -437,9 +485,10 @@ class Sentinel(Server):
     def knows(self, what: str) -> bool:
         login = request("AUTH", PASSWORD) if "password" in self.wanted else b""
         answer = b""
-        with contextlib.suppress(OSError), socket.create_connection((HOST, self.port), 2) as guest:
-            guest.sendall(login + request("INFO"))
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as guest:
             guest.settimeout(2)
+            guest.connect(self.socket())
+            guest.sendall(login + request("INFO"))
             while b"master0:" not in answer or not answer.endswith(b"\r\n"):
                 if not (more := guest.recv(16384)):
                     break
@@ -481,21 +530,39 @@ class ClusterNode(Member):
 
 
 class RedisCluster(Group):
-    """A Redis Cluster of three primaries."""
+    """A Redis Cluster of three primaries; and
+
+    - redis_cluster+replicas: a replica of each, after them and in their order.
+    """
 
     name = "redis_cluster"
+    options: ClassVar = {**Group.options, "replicas": None}
 
     def start(self) -> None:
-        slots, nodes = 16384, 3
-        for number in range(nodes):
-            node = self.add(ClusterNode(self, cluster_enabled="yes", cluster_node_timeout="2000"))
-            own = range(number * slots // nodes, (number + 1) * slots // nodes)
+        slots, count = 16384, 3
+        primaries = [self.add_node() for _ in range(count)]
+        for number, node in enumerate(primaries):
+            own = range(number * slots // count, (number + 1) * slots // count)
             node.say("CLUSTER", "ADDSLOTS", *map(str, own))
             node.say("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
+        replicas = [self.add_node() for _ in primaries] if "replicas" in self.wanted else []
+        for node in self.members:
             node.say("CLUSTER", "MEET", HOST, str(self.members[0].port))
         for node in self.members:
-            for line in ("cluster_state:ok", f"cluster_known_nodes:{nodes}"):
-                node.wait_for(line, "CLUSTER", "INFO")
+            node.wait_for(f"cluster_known_nodes:{len(self.members)}\r\n", "CLUSTER", "INFO")
+        for primary, replica in zip(primaries, replicas, strict=False):
+            replica.say("CLUSTER", "REPLICATE", primary.say("CLUSTER", "MYID").split()[1])
+            replica.wait_for("master_link_status:up", "INFO", "replication")
+        for node in self.members:
+            node.wait_for("cluster_state:ok", "CLUSTER", "INFO")
+            # Clients are told of those replicas only that have begun to copy.
+            node.wait_for(HOST, "CLUSTER", "SLOTS", times=len(self.members))
+
+    def add_node(self) -> ClusterNode:
+        settings = {"cluster_enabled": "yes", "cluster_node_timeout": "2000"}
+        # A replica counts from the first ping on, which by default comes after ten seconds.
+        settings |= {"repl_diskless_sync_delay": "0", "repl_ping_replica_period": "1"}
+        return self.add(ClusterNode(self, **settings))
 
 
 class Memcached(Server):

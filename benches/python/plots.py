@@ -60,7 +60,7 @@ def draw(found: dict, folder: Path) -> None:
             for value, shift in ((django, 0.19), (best, -0.19)):
                 if value:
                     axes.text(
-                        value * 1.02,
+                        max(value, 1) * 1.02,
                         place + shift,
                         f"{value:.1f}",
                         va="center",

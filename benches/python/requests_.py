@@ -82,7 +82,7 @@ class Uvicorn:
 def asgi_rows(rounds):
     if not shutil.which("wrk"):
         raise FileNotFoundError("wrk is not installed: run `make servers`")
-    with server("redis") as redis:
+    with server("redis", apart=False) as redis:
         sides = [
             Uvicorn(redis["url"], package, servers.free_port())
             for package in (site.OURS, site.DJANGO)

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import itertools
+import os
 import socket
 import sqlite3
 import time
@@ -30,6 +32,8 @@ from measure import Contender, compare, single
 from payloads import PAYLOADS
 
 AT_ONCE = 1000
+# Bytes. Of a megabyte Python would get and give back the memory each time, which takes 10 us.
+RECEIVE = 64 * 1024
 LOGIN = PAYLOADS["login"]
 
 
@@ -37,13 +41,36 @@ class Missing(Exception):
     """A server that is not here."""
 
 
+# Those that this process may use; other systems do not say.
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
 @contextlib.contextmanager
-def server(name):
-    started = servers.Started(name)
+def on(cores):
+    """This thread, and the processes that it starts, on these cores."""
+    if not CORES:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextlib.contextmanager
+def server(name, apart=True):
+    """A server; `apart` on other cores than the contenders, who then pay alike for the way there.
+    Else it is a matter of luck whose answers come from the core that asks, in half the time."""
+    contenders, its = (CORES[:1], CORES[1:] or CORES) if apart else (CORES, CORES)
+    with on(its):
+        started = servers.Started(name)
     try:
         if missing := started.servers[name].get("missing"):
             raise Missing(missing)
-        yield started.servers[name]
+        with on(contenders):
+            yield started.servers[name]
     finally:
         started.stop()
 
@@ -110,15 +137,29 @@ class Wire:
     def floor(self, *words, beyond=None):
         command = packed(*words)
         self.socket.sendall(command)
-        length = len(self.socket.recv(1 << 20))
+        length = len(self.socket.recv(RECEIVE))
 
         def run(_):
             self.socket.sendall(command)
             got = 0
             while got < length:
-                got += len(self.socket.recv(1 << 20))
+                got += len(self.socket.recv(RECEIVE))
 
         return Contender("floor: the bytes on a socket", run, beyond=beyond)
+
+    def floor_of_new_keys(self, key, stored, beyond=None):
+        """As a create: a new key takes the server longer than one that is there."""
+        keys = (f"{key[:-10]}{number:010}" for number in itertools.count())
+
+        def prepare(number):
+            fresh = itertools.islice(keys, number)
+            return [packed("SET", each, stored, "EX", 1209600, "NX") for each in fresh]
+
+        def run(command):
+            self.socket.sendall(command)
+            assert self.socket.recv(RECEIVE) == b"+OK\r\n"
+
+        return Contender("floor: the bytes on a socket", run, prepare, beyond=beyond)
 
 
 def packed(*words):
@@ -158,12 +199,13 @@ def redis_rows(rounds):
                 keys[name] = new_session(DjangoCache, PAYLOADS[payload])
             alias("django")
             key = f":1:django.contrib.sessions.cache{keys['django']}"
-            stored = django_caches["django"]._cache.get_client(None).get(key)
-            commands = {
-                "load": ("GET", key),
-                "save": ("SET", key, stored, "XX", "EX", 1209600),
-                "create": ("SET", key, stored, "EX", 1209600),
-                "delete": ("DEL", "nobody"),
+            client = django_caches["django"]._cache.get_client(None)
+            stored, empty = client.get(key), django_caches["django"]._cache._serializer.dumps({})
+            floors = {
+                "load": partial(wire.floor, "GET", key),
+                "save": partial(wire.floor, "SET", key, stored, "XX", "EX", 1209600),
+                "create": partial(wire.floor_of_new_keys, key, empty),
+                "delete": partial(wire.floor, "DEL", "nobody"),
             }
             for operation, (target, best, beyond) in REDIS.items():
                 if payload != "login" and operation in ("create", "delete"):
@@ -185,7 +227,7 @@ def redis_rows(rounds):
                     alias(name)
                     more = {"enter": partial(alias, name), "target": best}
                     contenders.append(act(title, DjangoCache, keys[name], **more))
-                contenders.append(wire.floor(*commands[operation], beyond=beyond))
+                contenders.append(floors[operation](beyond=beyond))
                 yield compare(f"Redis: {operation} {payload}", *contenders, rounds=rounds)
 
 
@@ -268,7 +310,7 @@ def async_rows(rounds):
 # ---------------------------------------------------------------------------------- databases
 
 
-def postgres_settings(where):
+def postgres_settings(where, **options):
     names = {
         "NAME": "database",
         "USER": "user",
@@ -279,6 +321,7 @@ def postgres_settings(where):
     return {
         "ENGINE": "django.db.backends.postgresql",
         **{name: where[word] for name, word in names.items()},
+        "OPTIONS": options,
     }
 
 
@@ -333,19 +376,12 @@ def database_rows(title, execute, targets, rounds, within=None):
 
 
 def postgres_rows(rounds):
-    with (
-        server("postgres") as where,
-        databases.database("default", postgres_settings(where)),
-        bare_postgres(where) as bare,
-    ):
+    with server("postgres") as where, bare_postgres(where) as bare:
         targets = {"load": 2.4, "save": 2, "create": 2.8}
-        yield from database_rows(
-            "PostgreSQL",
-            lambda sql, values: bare.execute(sql, values),
-            targets,
-            rounds,
-            within=1.25,
-        )
+        # As it is, and with what Django leaves off for the sake of poolers.
+        for title, options in (("PostgreSQL", {}), ("PostgreSQL, prepared", databases.PREPARING)):
+            with databases.database("default", postgres_settings(where, **options)):
+                yield from database_rows(title, bare.execute, targets, rounds, within=1.25)
 
 
 EXPIRED_ROWS = 1_000_000
@@ -474,12 +510,16 @@ def file_rows(rounds, folder, expired=EXPIRED_FILES):
             with contextlib.suppress(AttributeError):
                 del cls._storage_path
         key = new_session(DjangoFile)
-        for operation in ("load", "save"):
+        path = folder / f"sessionid{key}"
+        text = path.read_bytes()
+        floors = {"load": lambda _: read_file(path), "save": lambda _: replace_file(path, text)}
+        for operation, floor in floors.items():
             act = OPERATIONS[operation]
             yield compare(
                 f"file: {operation} login",
                 act("ours", RustFile, key),
                 act("Django", DjangoFile, key, target=3),
+                Contender("floor: the file alone", floor),
                 rounds=rounds,
             )
         text = DjangoFile().encode({"_session_expiry": -1, **LOGIN})
@@ -493,6 +533,26 @@ def file_rows(rounds, folder, expired=EXPIRED_FILES):
             f"file: clear_expired of {expired:,}",
             Contender("ours", lambda _: RustFile.clear_expired(), fill),
             Contender("Django", lambda _: DjangoFile.clear_expired(), fill, target=20),
+            Contender("floor: unlink of each", lambda _: unlink_all(folder), fill),
             rounds=3,
             number=1,
         )
+
+
+def read_file(path):
+    file = os.open(path, os.O_RDONLY)
+    os.read(file, 65536)
+    os.close(file)
+
+
+def replace_file(path, contents):
+    new = f"{path}.new"
+    file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    os.write(file, contents)
+    os.close(file)
+    os.rename(new, path)
+
+
+def unlink_all(folder):
+    for entry in os.scandir(folder):
+        os.unlink(entry.path)

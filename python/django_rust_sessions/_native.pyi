@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from os import PathLike
 from typing import Any, final
@@ -6,6 +6,7 @@ from typing import Any, final
 __all__ = [
     "DEBUG",
     "LegacyCodec",
+    "ReplyReader",
     "Signer",
     "__version__",
     "claim_session_file",
@@ -13,6 +14,7 @@ __all__ = [
     "create_session_file",
     "json_dumps",
     "json_loads",
+    "pack_command",
     "random_session_key",
     "read_session_file",
     "replace_session_file",
@@ -27,6 +29,19 @@ class LegacyCodec:
         cls, key: str | bytes, class_name: str, fallback_keys: Sequence[str | bytes] = ...
     ) -> LegacyCodec: ...
     def loads_bytes(self, session_data: object) -> bytes: ...
+
+@final
+class ReplyReader:
+    def __new__(
+        cls,
+        to_error: Callable[[str], Exception],
+        invalid: type[Exception],
+        *,
+        resp3: bool = False,
+    ) -> ReplyReader: ...
+    def feed(self, data: bytes | bytearray) -> list[Any]: ...
+    @property
+    def is_empty(self) -> bool: ...
 
 @final
 class Signer:
@@ -58,6 +73,7 @@ class Signer:
 
 def json_dumps(obj: object) -> bytes: ...
 def json_loads(data: bytes | bytearray) -> Any: ...
+def pack_command(*words: bytes) -> bytes: ...
 def random_session_key() -> str: ...
 def read_session_file(path: str | PathLike[str]) -> tuple[bytes, float]: ...
 def claim_session_file(path: str | PathLike[str], must_create: bool) -> None: ...

@@ -99,6 +99,13 @@ class _Reader:
         return json_loads(payload)
 
 
+def _valid_option(name: str) -> Any:
+    try:
+        return option(name)
+    except ImproperlyConfigured:
+        return None  # is raised where a session is read
+
+
 class CodecMixin(LazyDefaultsMixin):
     """What our engines have beside SessionBase's, before which it goes in the bases of a class."""
 
@@ -106,26 +113,15 @@ class CodecMixin(LazyDefaultsMixin):
     serializer: Any
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        try:
-            fallback = option("FALLBACK_ENGINE")
-        except ImproperlyConfigured:
-            fallback = ""  # is raised where a session is read
-        if fallback:
+        if _valid_option("LEGACY"):
+            from .legacy import accept_old_logins
+
+            accept_old_logins()
+        if _valid_option("FALLBACK_ENGINE"):
             from .backends.fallback import with_fallback
 
             cls = with_fallback(cls)
         return super().__new__(cls)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        try:
-            legacy = option("LEGACY")
-        except ImproperlyConfigured:
-            return  # is raised where a session is read
-        if legacy:
-            from .legacy import accept_old_logins
-
-            accept_old_logins()
 
     def encode(self, session_dict: dict[str, Any]) -> str:
         return dumps(session_dict, salt=self.key_salt, serializer=self.serializer)

@@ -38,7 +38,7 @@ use jiff::Timestamp;
 
 use super::{SessionStore, StoreError};
 use crate::caches::format::Format;
-use crate::caches::{CACHE_KEY_PREFIX, Cache, CacheError, KeyLayout, Swapped};
+use crate::caches::{CACHE_KEY_PREFIX, Cache, CacheError, KeyLayout, Seen, Swapped};
 use crate::session::{Data, Session, SessionKey, merge};
 use crate::settings::Settings;
 
@@ -115,7 +115,7 @@ impl CacheStore {
 
     fn key(&self, key: &SessionKey) -> String {
         let prefix = self.key_prefix.as_deref().unwrap_or(CACHE_KEY_PREFIX);
-        self.keys.make_key(&format!("{prefix}{}", key.as_str()))
+        self.keys.make_key_of(prefix, key.as_str())
     }
 
     fn dumps(&self, session: &Session) -> Result<Vec<u8>, StoreError> {
@@ -128,11 +128,21 @@ impl CacheStore {
         Ok(Some(Duration::from_secs(u64::try_from(age).unwrap_or(0))))
     }
 
-    /// The values under `key`, and the bytes that hold them. A key that the cache takes for none is one that nobody stored.
-    pub(super) async fn get(&self, key: &SessionKey) -> Result<Option<(Data, Vec<u8>)>, StoreError> {
-        match self.cache.get(&self.key(key)).await {
-            Ok(Some(bytes)) if self.format.is_none(&bytes) => Ok(None),
-            Ok(Some(bytes)) => Ok(Some((self.format.loads(&bytes)?, bytes))),
+    /// The values under `key`, and if they are wanted, the bytes that hold them. A key that the cache takes for none is one
+    /// that nobody stored.
+    pub(super) async fn get(
+        &self,
+        key: &SessionKey,
+        wants_bytes: bool,
+    ) -> Result<Option<(Data, Option<Seen>)>, StoreError> {
+        let found = match self.merges() {
+            true => self.cache.look(&self.key(key)).await,
+            false => self.cache.get(&self.key(key)).await.map(|found| found.map(Seen::from)),
+        };
+        match found {
+            Ok(Some(seen)) if self.format.is_none(&seen.value) => Ok(None),
+            Ok(Some(seen)) if wants_bytes => Ok(Some((self.format.loads(&seen.value)?, Some(seen)))),
+            Ok(Some(seen)) => Ok(Some((self.format.loads_from(seen.value.into())?, None))),
             Ok(None) | Err(CacheError::InvalidKey) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -168,7 +178,7 @@ impl CacheStore {
         if let Some(before) = session.cached().filter(|_| self.cache.can_swap()) {
             let (bytes, timeout) = (self.dumps(session)?, self.timeout(session)?);
             if self.cache.swap(&self.key(key), Some(before), &bytes, timeout).await? == Swapped::Done {
-                session.note_cached(Some(bytes));
+                session.note_cached(Some(bytes.into()));
                 return Ok(());
             }
         }
@@ -222,19 +232,19 @@ impl SessionStore for CacheStore {
             let (bytes, timeout) = (self.dumps(session)?, self.timeout(session)?);
             if !session.has_base() {
                 let is_there = self.cache.replace(&name, &bytes, timeout).await?;
-                session.note(Some(bytes));
+                session.note(Some(bytes.into()));
                 return Ok(is_there);
             }
             // After a while what is there is not what we know, and has to be asked for.
             let before = if merge::pause(attempt).await { None } else { session.stored() };
             match self.cache.swap(&name, before, &bytes, timeout).await? {
                 Swapped::Done => {
-                    session.note(Some(bytes));
+                    session.note(Some(bytes.into()));
                     return Ok(true);
                 }
                 Swapped::Missing => return Ok(false),
                 Swapped::Differs(now) => {
-                    if !session.rebase(self.format.loads(&now)?, now) {
+                    if !session.rebase(self.format.loads(&now.value)?, now) {
                         return Ok(false);
                     }
                 }
@@ -250,11 +260,11 @@ impl SessionStore for CacheStore {
     /// Django goes on with a session without a key.
     #[tracing::instrument(level = "debug", skip_all, fields(?key))]
     async fn load(&self, key: &SessionKey) -> Result<Session, StoreError> {
-        Ok(match self.get(key).await? {
-            Some((data, bytes)) => {
+        Ok(match self.get(key, self.merges()).await? {
+            Some((data, seen)) => {
                 let mut session = Session::with_data(Some(key.clone()), data);
-                if self.merges() {
-                    session.note(Some(bytes));
+                if seen.is_some() {
+                    session.note(seen);
                 }
                 session
             }

@@ -103,7 +103,7 @@ impl CachedDbStore {
         match self.cache.fill(key, &session, life, over).await {
             Ok(bytes) => match self.db.row(key).await? {
                 Some(now) if now == row => {
-                    session.note_cached(Some(bytes));
+                    session.note_cached(Some(bytes.into()));
                     cleanup.done();
                 }
                 // Saved or deleted since it was read: what is in the cache now may never have been the last word.
@@ -211,12 +211,12 @@ impl SessionStore for CachedDbStore {
     /// When the database fails. What the cache does not do is logged.
     #[tracing::instrument(level = "debug", skip_all, fields(?key))]
     async fn load(&self, key: &SessionKey) -> Result<Session, StoreError> {
-        match self.cache.get(key).await {
-            Ok(Some((data, bytes))) => {
+        match self.cache.get(key, self.merges()).await {
+            Ok(Some((data, seen))) => {
                 let mut session = Session::with_data(Some(key.clone()), data);
                 if self.merges() {
                     session.note(None);
-                    session.note_cached(Some(bytes));
+                    session.note_cached(seen);
                 }
                 Ok(session)
             }

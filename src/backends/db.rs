@@ -220,7 +220,7 @@ impl DbStore {
     pub(super) fn decode(&self, key: &SessionKey, row: &Row) -> Result<Session, StoreError> {
         let mut session = Session::with_data(Some(key.clone()), self.codec.decode(&row.session_data)?);
         if self.settings.merge {
-            session.note(Some(row.session_data.clone().into_bytes()));
+            session.note(Some(row.session_data.clone().into_bytes().into()));
         }
         Ok(session)
     }
@@ -277,13 +277,13 @@ impl SessionStore for DbStore {
             if !session.has_base() {
                 let row = [&*session_data, &expire_date, key.as_str()];
                 let is_there = self.pool.execute(&self.statements.update, &row).await? > 0;
-                session.note(Some(session_data.into_bytes()));
+                session.note(Some(session_data.into_bytes().into()));
                 return Ok(is_there);
             }
-            if let Some(before) = session.stored().and_then(|stored| str::from_utf8(stored).ok()) {
+            if let Some(before) = session.stored().and_then(|stored| str::from_utf8(&stored.value).ok()) {
                 let row = [&*session_data, &expire_date, key.as_str(), before];
                 if self.pool.execute(&self.statements.update_unchanged, &row).await? > 0 {
-                    session.note(Some(session_data.into_bytes()));
+                    session.note(Some(session_data.into_bytes().into()));
                     return Ok(true);
                 }
             }
@@ -291,7 +291,7 @@ impl SessionStore for DbStore {
             let found = self.pool.fetch(&self.statements.load_to_merge, &[key.as_str()]).await?;
             let Some(found) = found.flatten() else { return Ok(false) };
             // As in Django, what cannot be read is an empty session.
-            if !session.rebase(self.codec.decode(&found).unwrap_or_default(), found.into_bytes()) {
+            if !session.rebase(self.codec.decode(&found).unwrap_or_default(), found.into_bytes().into()) {
                 return Ok(false);
             }
         }
@@ -308,7 +308,7 @@ impl SessionStore for DbStore {
             Some(session_data) => {
                 let mut session = Session::with_data(Some(key.clone()), self.codec.decode(&session_data)?);
                 if self.merges() {
-                    session.note(Some(session_data.into_bytes()));
+                    session.note(Some(session_data.into_bytes().into()));
                 }
                 Ok(session)
             }

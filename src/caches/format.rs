@@ -197,7 +197,7 @@ impl Format {
     pub fn dumps(&self, data: &Data) -> Result<Vec<u8>, FormatError> {
         self.compress(match self.serializer {
             Serializer::Pickle => {
-                pickle::dumps_dict(&data.to_pickle_items()?, self.protocol()).map_err(FormatError::Pickle)?
+                pickle::dumps_dict(&data.pickle_items()?, self.protocol()).map_err(FormatError::Pickle)?
             }
             // With the separators of `json.dumps`.
             Serializer::Json => latin_1_escaped(data.to_json_separated(b", ", b": ")?),
@@ -214,12 +214,17 @@ impl Format {
     /// [`FormatError::NotADict`] for whatever else can be in a cache, [`FormatError::TooLarge`], and what is wrong with
     /// the bytes.
     pub fn loads(&self, bytes: &[u8]) -> Result<Data, FormatError> {
+        self.loads_from(bytes.into())
+    }
+
+    /// The same from bytes that the values can keep, without a copy.
+    pub(crate) fn loads_from(&self, bytes: Cow<'_, [u8]>) -> Result<Data, FormatError> {
         // Caches for Redis hold integers as plain digits, so that Redis can count with them.
-        if is_integer(bytes) {
+        if is_integer(&bytes) {
             return Err(FormatError::NotADict { found: "an integer".to_owned() });
         }
         self.inflated(bytes, |bytes| match self.serializer {
-            Serializer::Pickle => self.load_pickle(&bytes),
+            Serializer::Pickle => self.load_pickle(bytes),
             Serializer::Json => load_json(&bytes),
             #[cfg(feature = "msgpack")]
             Serializer::Msgpack => Data::from_msgpack(&bytes).map_err(|error| match error {
@@ -252,9 +257,9 @@ impl Format {
         }
     }
 
-    fn load_pickle(&self, bytes: &[u8]) -> Result<Data, FormatError> {
+    fn load_pickle(&self, bytes: Cow<'_, [u8]>) -> Result<Data, FormatError> {
         let limits = pickle::Limits { max_size: self.max_size, ..pickle::Limits::default() };
-        let value = pickle::loads(bytes, &limits).map_err(FormatError::Pickle)?;
+        let value = pickle::loads_from(bytes, &limits).map_err(FormatError::Pickle)?;
         Data::from_pickle(&value).ok_or_else(|| FormatError::NotADict { found: value.class() })
     }
 
@@ -280,14 +285,17 @@ impl Format {
     /// Gives `read` what `data` inflates to, or `data` itself where it is not compressed, as django-redis does.
     fn inflated<T>(
         &self,
-        data: &[u8],
+        data: Cow<'_, [u8]>,
         read: impl Fn(Cow<'_, [u8]>) -> Result<T, FormatError>,
     ) -> Result<T, FormatError> {
-        match self.compressor.decompress(data, self.max_size) {
+        if self.compressor == Compressor::None {
+            return read(data);
+        }
+        match self.compressor.decompress(&data, self.max_size) {
             Ok(inflated) => read(inflated.into()),
             Err(Failure::TooLarge) => Err(FormatError::TooLarge { max_size: self.max_size }),
-            Err(Failure::Broken(why)) => read(data.into()).map_err(|error| {
-                if self.compressor.wrote(data) {
+            Err(Failure::Broken(why)) => read(Cow::Borrowed(&data)).map_err(|error| {
+                if self.compressor.wrote(&data) {
                     let why = why.into_owned();
                     FormatError::Decompress { compressor: self.compressor.name(), why }
                 } else {

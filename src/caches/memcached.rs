@@ -36,6 +36,7 @@
 //! error, but for 8 (zlib), which is read always and written only with `serde = "compressed"`: pymemcache's own
 //! `CompressedSerde`, without which it does not read such values.
 
+mod listing;
 mod routing;
 
 use std::borrow::Cow;
@@ -52,7 +53,7 @@ use tokio::sync::Semaphore;
 use tokio::time;
 
 use self::routing::Routing;
-use super::{Cache, CacheError, TimeLimits};
+use super::{Cache, CacheError, Entry, Seen, Swapped, TimeLimits, Version};
 use crate::signing::{DEFAULT_MAX_INFLATED, zlib};
 
 /// Longer timeouts are moments in memcached's protocol, not durations.
@@ -61,6 +62,9 @@ const THIRTY_DAYS: u64 = 60 * 60 * 24 * 30;
 const MAX_KEY_LENGTH: usize = 250;
 
 const DEFAULT_PORT: u16 = 11211;
+
+const NO_NUMBERS: &str =
+    "merged saves need a memcached that numbers what it has: start it without --disable-cas (-C)";
 
 /// The flags of pymemcache and of pylibmc, which agree.
 const PICKLE: u32 = 1;
@@ -354,6 +358,7 @@ impl MemcachedCache {
         }
     }
 
+    /// With `ME`, `MS` or `MR` for a mode, or the number that the value must still have.
     async fn store(
         &self,
         mode: &str,
@@ -369,9 +374,14 @@ impl MemcachedCache {
 }
 
 impl Servers {
+    /// The server that the key belongs to.
+    fn server(&self, key: &str) -> usize {
+        if self.pools.len() > 1 { self.routing.server(key) } else { 0 }
+    }
+
     /// Runs a command on the server that the key belongs to.
     async fn run(&self, key: &str, command: &Command<'_>) -> Result<Option<Found>, CacheError> {
-        let server = self.routing.server(key);
+        let server = self.server(key);
         let key = match self.key_prefix.is_empty() {
             true => Cow::Borrowed(key),
             false => Cow::Owned(format!("{}{key}", self.key_prefix)),
@@ -396,6 +406,10 @@ impl Servers {
 struct Found {
     value: Vec<u8>,
     flags: u32,
+    /// 0 if it was not asked for, or memcached does not number its values.
+    number: u64,
+    /// Nothing if it was not asked for, or the value never ends.
+    life: Option<Duration>,
 }
 
 impl Found {
@@ -445,6 +459,53 @@ impl Cache for MemcachedCache {
         self.store("MR", key, value, timeout).await
     }
 
+    fn can_swap(&self) -> bool {
+        true
+    }
+
+    #[tracing::instrument(level = "debug", skip_all)]
+    async fn look(&self, key: &str) -> Result<Option<Seen>, CacheError> {
+        let Some(found) = self.servers.run(key, &Command::Get { flags: &["v", "f", "c"] }).await? else {
+            return Ok(None);
+        };
+        let version = Version { server: self.servers.server(key), number: found.number };
+        Ok(Some(Seen { value: found.decode()?, version: Some(version) }))
+    }
+
+    /// One command if `before` was looked at, two if its number is not known; and one more if it is another by now.
+    #[tracing::instrument(level = "debug", skip_all)]
+    async fn swap(
+        &self,
+        key: &str,
+        before: Option<&Seen>,
+        value: &[u8],
+        timeout: Option<Duration>,
+    ) -> Result<Swapped, CacheError> {
+        let server = self.servers.server(key);
+        let known = before.and_then(|before| before.version).filter(|version| version.server == server);
+        let number = match known {
+            Some(version) => version.number,
+            None => match self.look(key).await? {
+                None => return Ok(Swapped::Missing),
+                Some(now) if before.is_some_and(|before| before.value == now.value) => {
+                    now.version.map_or(0, |version| version.number)
+                }
+                Some(now) => return Ok(Swapped::Differs(now)),
+            },
+        };
+        if number == 0 {
+            return Err(CacheError::Settings(NO_NUMBERS.to_owned()));
+        }
+        match self.store(&format!("C{number}"), key, value, timeout).await {
+            Ok(true) => Ok(Swapped::Done),
+            Ok(false) => Ok(Swapped::Missing),
+            Err(CacheError::Memcached(Error::Protocol(Status::Exists))) => {
+                Ok(self.look(key).await?.map_or(Swapped::Missing, Swapped::Differs))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     #[tracing::instrument(level = "debug", skip_all)]
     async fn delete(&self, key: &str) -> Result<bool, CacheError> {
         Ok(self.servers.run(key, &Command::Delete).await?.is_some())
@@ -456,12 +517,42 @@ impl Cache for MemcachedCache {
         // The size is asked for because the client takes an answer without anything in it for a miss.
         Ok(self.servers.run(key, &Command::Get { flags: &[&exptime, "s"] }).await?.is_some())
     }
+
+    /// All keys of a server at once: the cursor is its place among them. A server may hold what is looked for on another.
+    #[tracing::instrument(level = "debug", skip_all)]
+    async fn scan(
+        &self,
+        head: &str,
+        cursor: &str,
+        _: usize,
+    ) -> Result<(Vec<String>, Option<String>), CacheError> {
+        let pools = &self.servers.pools;
+        let server: usize = cursor.parse().unwrap_or_default();
+        let Some(pool) = pools.get(server) else { return Ok((Vec::new(), None)) };
+        let keys = listing::keys(&pool.address, pool.limits).await?;
+        let keys = keys.iter().filter_map(|key| key.strip_prefix(self.servers.key_prefix.as_str()));
+        let keys = keys.filter(|key| key.starts_with(head)).map(str::to_owned).collect();
+        let next = server + 1;
+        Ok((keys, (next < pools.len()).then(|| next.to_string())))
+    }
+
+    #[tracing::instrument(level = "debug", skip_all)]
+    async fn entries(&self, keys: &[String]) -> Result<Vec<Option<Entry>>, CacheError> {
+        let mut entries = Vec::with_capacity(keys.len());
+        for key in keys {
+            let found = self.servers.run(key, &Command::Get { flags: &["v", "f", "t"] }).await?;
+            let entry =
+                found.map(|found| Ok::<_, CacheError>(Entry { life: found.life, value: found.decode()? }));
+            entries.push(entry.transpose()?);
+        }
+        Ok(entries)
+    }
 }
 
 enum Command<'a> {
     /// `mg`. Not `get`, whose answer repeats the key, and whose parser fails where that is not ASCII.
     Get { flags: &'a [&'a str] },
-    /// `ms`: set (flag `MS`), add (`ME`) or replace (`MR`).
+    /// `ms`: set (flag `MS`), add (`ME`), replace (`MR`), or set where the value still has a number (`C7`).
     Store { value: &'a [u8], flags: [&'a str; 3] },
     /// `delete`.
     Delete,
@@ -476,6 +567,8 @@ impl Command<'_> {
                 return Ok(found.map(|found| Found {
                     value: found.data.unwrap_or_default(),
                     flags: found.flags.unwrap_or_default(),
+                    number: found.cas.unwrap_or_default(),
+                    life: found.ttl_remaining.and_then(|life| life.try_into().ok()).map(Duration::from_secs),
                 }));
             }
             Self::Store { value, flags } => {
@@ -484,7 +577,7 @@ impl Command<'_> {
             Self::Delete => client.delete(key).await,
         };
         match done {
-            Ok(()) => Ok(Some(Found { value: Vec::new(), flags: 0 })),
+            Ok(()) => Ok(Some(Found { value: Vec::new(), flags: 0, number: 0, life: None })),
             Err(Error::Protocol(Status::NotStored | Status::NotFound)) => Ok(None),
             Err(error) => Err(error),
         }
@@ -514,14 +607,19 @@ impl Pool {
 
     /// Runs a command on a connection that nobody else uses meanwhile.
     async fn run(&self, key: &str, command: &Command<'_>) -> Result<Option<Found>, CacheError> {
-        let permit = async { Ok(self.permits.acquire().await.expect("never closed")) };
-        let _permit = within(self.limits.connect, permit).await?;
+        let _permit = match self.permits.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) => {
+                let permit = async { Ok(self.permits.acquire().await.expect("never closed")) };
+                within(self.limits.connect, permit).await?
+            }
+        };
         let idle = self.idle().pop();
         if let Some(client) = idle {
             match self.run_on(client, key, command).await {
                 // The server ended the connection since the last command (a restart, its idle timeout), and the other
                 // idle ones with it. Should the command have arrived all the same, then the worst is an `add` that
-                // meets its own value and calls the key taken.
+                // meets its own value and calls the key taken, or a `swap` that finds it there and is tried again.
                 Err(CacheError::Memcached(Error::Io(_))) => self.idle().clear(),
                 answer => return answer,
             }

@@ -24,11 +24,15 @@
 //!
 //! Every command is tried once, and waits no longer than its limits say. Only if the connection turns out to be lost,
 //! or the server to be the primary no more, another one is made (with Sentinel: to the server that the sentinels name
-//! now) and the command is sent once more. A Cluster's redirections are followed within the limits. A replica that
-//! fails is replaced by the primary, without a wait.
+//! now) and the command is sent once more. A replica that fails is replaced by the primary, without a wait.
+//!
+//! A Cluster's redirections are followed within the limits. When a limit ran out, the other servers are asked whether a
+//! replica took over (not for a connection of your own, see [`RedisCache::cluster`]).
 
 mod address;
+mod cluster;
 mod connection;
+mod listing;
 mod sentinel;
 mod settings;
 mod tls;
@@ -40,18 +44,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::aio::ConnectionManager;
-use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::SentinelClient;
-use redis::{Cmd, ExistenceCheck, FromRedisValue, Value, cmd, from_redis_value};
+use redis::{Cmd, ExistenceCheck, FromRedisValue, Pipeline, Value, cmd, from_redis_value};
 use sha1::{Digest, Sha1};
-use tokio::time::timeout;
 
 pub use self::settings::{CertReqs, Location, RedisSettings, SentinelSettings};
 
-use self::address::{Address, Place};
-use self::connection::Request;
-use self::connection::{Link, Target, explain};
+use self::address::Address;
+use self::cluster::Cluster;
+use self::connection::{Link, Request, Target, explain};
+use self::listing::Wanted;
 use super::{Cache, CacheError, Entry, TimeLimits};
 
 /// One step for Redis, as the Python package has it. The whole value would say the same as its digest, and be sent twice.
@@ -63,9 +66,6 @@ else
     redis.call("SET", KEYS[1], ARGV[2], unpack(ARGV, 3))
 end
 return 1"#;
-
-/// How often a Cluster's command may be sent on: a redirection counts.
-const CLUSTER_RETRIES: u32 = 5;
 
 /// A Redis: one connection to each of its servers, over which all requests talk at once.
 ///
@@ -85,7 +85,7 @@ struct Servers {
 enum Primary {
     Link(Link),
     Manager(ConnectionManager),
-    Cluster(ClusterConnection),
+    Cluster(Arc<Cluster>),
 }
 
 impl fmt::Debug for RedisCache {
@@ -116,7 +116,8 @@ impl RedisCache {
                     "a Redis is a `cluster` or has `sentinels`, not both".to_owned(),
                 ));
             }
-            return Ok(Self::cluster(open_cluster(settings, &urls).await?));
+            let cluster = Cluster::open(settings, &urls).await?;
+            return Ok(Self::of(Primary::Cluster(Arc::new(cluster)), Vec::new()));
         }
         let (primary, mut replicas) = if settings.sentinels.is_empty() {
             let mut replicas = Vec::new();
@@ -156,9 +157,11 @@ impl RedisCache {
         Self::of(Primary::Manager(connection), Vec::new())
     }
 
-    /// A cache over the caller's own connection to a Cluster, with the time limits and the retries that it has.
+    /// A cache over the caller's own connection to a Cluster, with the time limits and the retries that it has. It follows
+    /// a failover when a server ends its connections or sends it elsewhere; that of [`open`](Self::open) also when a server
+    /// hangs.
     pub fn cluster(connection: ClusterConnection) -> Self {
-        Self::of(Primary::Cluster(connection), Vec::new())
+        Self::of(Primary::Cluster(Arc::new(Cluster::of(connection))), Vec::new())
     }
 
     /// A cache on the server that the caller's own client of sentinels finds, which is asked anew when that is gone.
@@ -184,38 +187,27 @@ impl RedisCache {
                 }
                 .map_err(explain)?
             }
-            Primary::Cluster(cluster) => command.query_async(&mut cluster.clone()).await.map_err(explain)?,
+            Primary::Cluster(cluster) => cluster.query(command).await?,
         };
-        Ok(from_redis_value(answer).map_err(redis::RedisError::from)?)
+        parsed(answer)
     }
 
-    /// Runs several commands where values are written, on a Cluster one after the other.
-    async fn query_all(&self, commands: Vec<Cmd>) -> Result<Vec<Value>, CacheError> {
+    /// Runs several commands where values are written. On a Cluster, they must be about one key.
+    async fn query_all(&self, commands: &Pipeline) -> Result<Vec<Value>, CacheError> {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
-        let mut pipeline = redis::Pipeline::with_capacity(commands.len());
-        for command in &commands {
-            pipeline.add_command(command.clone());
+        match &self.servers.primary {
+            Primary::Link(link) => parsed(link.query(Request::Several(commands)).await?),
+            Primary::Manager(manager) => commands.query_async(&mut manager.clone()).await.map_err(explain),
+            Primary::Cluster(cluster) => cluster.query_all(commands).await,
         }
-        let answers = match &self.servers.primary {
-            Primary::Cluster(_) => {
-                let mut answers = Vec::with_capacity(commands.len());
-                for command in &commands {
-                    answers.push(self.query::<Value>(command).await?);
-                }
-                return Ok(answers);
-            }
-            Primary::Link(link) => link.query(Request::Several(&pipeline)).await?,
-            Primary::Manager(manager) => pipeline.query_async(&mut manager.clone()).await.map_err(explain)?,
-        };
-        Ok(from_redis_value(answers).map_err(redis::RedisError::from)?)
     }
 
     /// Runs a command where values are read, which is a replica if one is there.
     async fn read<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CacheError> {
         if let Some(answer) = self.ask_replica(command).await {
-            return Ok(from_redis_value(answer).map_err(redis::RedisError::from)?);
+            return parsed(answer);
         }
         self.query(command).await
     }
@@ -246,64 +238,8 @@ impl RedisCache {
     }
 }
 
-async fn open_cluster(settings: &RedisSettings, urls: &[&str]) -> Result<ClusterConnection, CacheError> {
-    let (mut nodes, mut certificates, mut limits) = (Vec::new(), None, TimeLimits::default());
-    for url in urls {
-        let address = Address::read(url, settings)?;
-        if address.db != 0 {
-            return Err(CacheError::Settings("a Redis Cluster has no database but 0".to_owned()));
-        }
-        let node = connection::node(&address)?;
-        let Place::Tcp { host, port, tls } = address.place else {
-            return Err(CacheError::Settings(
-                "the nodes of a Redis Cluster are hosts, not UNIX sockets".to_owned(),
-            ));
-        };
-        limits = address.limits;
-        certificates = connection::read(tls).await?;
-        let client = connection::client(&node, certificates.as_ref(), host, port)?;
-        nodes.push(client.get_connection_info().clone());
-    }
-    // One limit for a command with its redirections, and with the connection that it may have to wait for.
-    let overall = limits.connect + limits.response;
-    let builder = ClusterClientBuilder::new(nodes)
-        .connection_timeout(limits.connect)
-        .response_timeout(limits.response)
-        .overall_response_timeout(Some(overall))
-        .retries(CLUSTER_RETRIES)
-        .min_retry_wait(10)
-        .max_retry_wait(200);
-    #[cfg(feature = "tls")]
-    let builder = match certificates {
-        Some(certificates) => certificates.cluster(builder),
-        None => builder,
-    };
-    #[cfg(not(feature = "tls"))]
-    let _unused = certificates;
-    let client = builder.build()?;
-    match timeout(overall, client.get_async_connection()).await {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(refused_login(settings, urls).await.unwrap_or_else(|| explain(error))),
-        Err(_) => Err(CacheError::TimedOut { limit: overall }),
-    }
-}
-
-/// What a node says about the login. Of the Cluster's connection one hears that there is none.
-async fn refused_login(settings: &RedisSettings, urls: &[&str]) -> Option<CacheError> {
-    for url in urls {
-        let node = connection::server(Address::read(url, settings).ok()?).await.ok()?;
-        if let Err(error @ CacheError::Login { .. }) = node.query(Request::One(&cmd("PING"))).await {
-            return Some(error);
-        }
-    }
-    None
-}
-
-/// A pattern of Redis for what begins with `head`.
-fn pattern(head: &str) -> String {
-    let special = |c: char| matches!(c, '*' | '?' | '[' | ']' | '\\');
-    let escaped = head.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c]));
-    escaped.chain(['*']).collect()
+fn parsed<T: FromRedisValue>(answer: Value) -> Result<T, CacheError> {
+    Ok(from_redis_value(answer).map_err(redis::RedisError::from)?)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -356,14 +292,14 @@ impl Cache for RedisCache {
     async fn swap(
         &self,
         key: &str,
-        before: Option<&[u8]>,
+        before: Option<&super::Seen>,
         value: &[u8],
         timeout: Option<Duration>,
     ) -> Result<super::Swapped, CacheError> {
         use super::Swapped;
 
         let mut command = cmd("EVAL");
-        let digest = before.map(|before| hex(&Sha1::digest(before))).unwrap_or_default();
+        let digest = before.map(|before| hex(&Sha1::digest(&before.value))).unwrap_or_default();
         command.arg(SWAP).arg(1).arg(key).arg(digest).arg(value);
         if let Some(seconds) = seconds(timeout) {
             command.arg("EX").arg(seconds);
@@ -371,7 +307,7 @@ impl Cache for RedisCache {
         Ok(match self.query(&command).await? {
             Value::Int(_) => Swapped::Done,
             Value::Nil => Swapped::Missing,
-            now => Swapped::Differs(from_redis_value(now).map_err(redis::RedisError::from)?),
+            now => Swapped::Differs(parsed::<Vec<u8>>(now)?.into()),
         })
     }
 
@@ -407,7 +343,6 @@ impl Cache for RedisCache {
         self.query(&command).await
     }
 
-    /// `SCAN`. Of a Cluster each server would have to be asked, which this does not do.
     #[tracing::instrument(level = "debug", skip_all)]
     async fn scan(
         &self,
@@ -415,51 +350,28 @@ impl Cache for RedisCache {
         cursor: &str,
         count: usize,
     ) -> Result<(Vec<String>, Option<String>), CacheError> {
-        if let Primary::Cluster(_) = self.servers.primary {
-            return Err(CacheError::Unlisted("each server of a Redis Cluster knows only its own keys"));
+        let wanted = Wanted { head, count };
+        match &self.servers.primary {
+            Primary::Cluster(cluster) => listing::of_cluster(cluster, wanted, cursor).await,
+            _ => {
+                let send = async |questions: Pipeline| self.query_all(&questions).await;
+                listing::of_server(send, wanted, cursor).await
+            }
         }
-        let cursor = if cursor.is_empty() { "0" } else { cursor };
-        let mut command = cmd("SCAN");
-        command.arg(cursor).arg("MATCH").arg(pattern(head)).arg("COUNT").arg(count);
-        let (next, keys): (String, Vec<Vec<u8>>) = self.query(&command).await?;
-        // A key that is no text is none of Django's.
-        let keys = keys.into_iter().filter_map(|key| String::from_utf8(key).ok()).collect();
-        Ok((keys, Some(next).filter(|next| next != "0")))
     }
 
     #[tracing::instrument(level = "debug", skip_all)]
     async fn entries(&self, keys: &[String]) -> Result<Vec<Option<Entry>>, CacheError> {
-        let commands = keys.iter().flat_map(|key| {
-            ["GET", "PTTL"].map(|name| {
-                let mut command = cmd(name);
-                command.arg(key);
-                command
-            })
-        });
-        let mut answers = self.query_all(commands.collect()).await?.into_iter();
+        if let Primary::Cluster(cluster) = &self.servers.primary {
+            return listing::entries_of_cluster(cluster, keys).await;
+        }
+        let mut questions = Pipeline::with_capacity(2 * keys.len());
+        keys.iter().for_each(|key| listing::ask_for(&mut questions, key));
+        let mut answers = self.query_all(&questions).await?.into_iter();
         let mut entries = Vec::with_capacity(keys.len());
         while let (Some(value), Some(life)) = (answers.next(), answers.next()) {
-            let value: Option<Vec<u8>> = from_redis_value(value).map_err(redis::RedisError::from)?;
-            let life: i64 = from_redis_value(life).map_err(redis::RedisError::from)?;
-            let life = match u64::try_from(life) {
-                Ok(life) => Some(Duration::from_millis(life)),
-                // -1 is for ever, and -2 says that it has just ended.
-                Err(_) if life == -1 => None,
-                Err(_) => Some(Duration::ZERO),
-            };
-            entries.push(value.filter(|_| life != Some(Duration::ZERO)).map(|value| Entry { value, life }));
+            entries.push(listing::entry(value, life)?);
         }
         Ok(entries)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::pattern;
-
-    #[test]
-    fn a_head_means_only_itself() {
-        assert_eq!(pattern("a:1:b"), "a:1:b*");
-        assert_eq!(pattern(r"a[1]*?\"), r"a\[1\]\*\?\\*");
     }
 }

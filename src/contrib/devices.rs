@@ -60,6 +60,7 @@ mod visit;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -71,7 +72,7 @@ pub use self::visit::Client;
 pub(crate) use self::visit::Visit;
 use crate::backends::db::Pool;
 use crate::backends::{SessionStore, StoreError};
-use crate::contrib::auth::{User, UserId, is_login_of};
+use crate::contrib::auth::{SESSION_KEY, User, UserId, is_login_of};
 use crate::session::{Session, SessionKey};
 use crate::settings::Settings;
 
@@ -314,6 +315,42 @@ impl Devices {
             }
         }
         Ok(ended)
+    }
+
+    /// Removes the rows of sessions that are gone, or in which nobody is logged in any more, and tells how many:
+    /// `manage.py clear_devices`. Rows seen within `older_than` (Django's command: a day) are not looked at.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use django_sessions::settings::Settings;
+    ///
+    /// async fn clear(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
+    ///     let store = settings.connect().await?;
+    ///     let Some(devices) = settings.connect_devices().await? else { return Ok(()) };
+    ///     println!("{} removed", devices.clear_stale(&*store, Duration::from_secs(86_400)).await?);
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// When the database or the session's store fails: what does not answer is not gone. The rows before stay removed.
+    pub async fn clear_stale<S>(&self, store: &S, older_than: Duration) -> Result<u64, StoreError>
+    where
+        S: SessionStore + ?Sized,
+    {
+        let Ok(since) = (self.clock)().checked_sub(older_than) else { return Ok(0) };
+        let (mut after, mut removed) = (0, 0);
+        loop {
+            let rows = self.stale(since, after).await?;
+            let Some((last, _)) = rows.last() else { return Ok(removed) };
+            after = *last;
+            for (id, key) in rows {
+                if !store.load_or_empty(&key).await?.contains_key(SESSION_KEY) {
+                    removed += self.end_stale(id, since).await?;
+                }
+            }
+        }
     }
 
     /// Whatever the store says of them.

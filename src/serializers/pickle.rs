@@ -48,6 +48,7 @@ mod tests;
 mod text;
 mod value;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use error::Error;
@@ -105,7 +106,17 @@ impl Protocol {
 /// # Errors
 /// Any [`Error`] that says what is no pickle, and [`Error::Limit`].
 pub fn loads(data: &[u8], limits: &Limits) -> Result<Value, Error> {
-    let (graph, id) = load::load(data, limits, load::OldText::Ascii)?;
+    load(data.into(), limits, load::OldText::Ascii)
+}
+
+/// The same of bytes that the value can keep.
+#[cfg(feature = "_cache")]
+pub(crate) fn loads_from(data: Cow<'_, [u8]>, limits: &Limits) -> Result<Value, Error> {
+    load(data, limits, load::OldText::Ascii)
+}
+
+fn load(data: Cow<'_, [u8]>, limits: &Limits, old_text: load::OldText) -> Result<Value, Error> {
+    let (graph, id) = load::load(data, limits, old_text)?;
     Ok(Value { graph: Arc::new(graph), id })
 }
 
@@ -115,8 +126,7 @@ pub fn loads(data: &[u8], limits: &Limits) -> Result<Value, Error> {
 /// # Errors
 /// As [`loads`].
 pub fn loads_python2(data: &[u8], limits: &Limits) -> Result<Value, Error> {
-    let (graph, id) = load::load(data, limits, load::OldText::Latin1)?;
-    Ok(Value { graph: Arc::new(graph), id })
+    load(data.into(), limits, load::OldText::Latin1)
 }
 
 /// Writes a value, as Python's `pickle.dumps(value, protocol)` would in substance: what is shared is written once, and
@@ -129,8 +139,17 @@ pub fn dumps(value: &Value, protocol: Protocol) -> Result<Vec<u8>, Error> {
     dump::dump(value, protocol)
 }
 
+#[cfg(feature = "_cache")]
+pub(crate) use dump::Part;
+
 /// Writes a dict of these keys, which differ, and values, as [`dumps`] would that of [`Value::from_dict_items`].
 #[cfg(feature = "_cache")]
-pub(crate) fn dumps_dict(items: &[(Value, Value)], protocol: Protocol) -> Result<Vec<u8>, Error> {
+pub(crate) fn dumps_dict(items: &[[Part<'_>; 2]], protocol: Protocol) -> Result<Vec<u8>, Error> {
     dump::dump_dict(items, protocol)
+}
+
+/// Whether these bytes are text to Python: UTF-8 that also has a place for lone surrogates.
+#[cfg(feature = "_cache")]
+pub(crate) fn is_text(bytes: &[u8]) -> bool {
+    text::is_text(bytes)
 }

@@ -1,10 +1,9 @@
 //! The values of a session, each in the format that it was read in.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 
-use indexmap::{Equivalent, IndexMap};
 use serde::de::DeserializeOwned;
 
 use super::SessionError;
@@ -12,6 +11,8 @@ use crate::serializers::json::{self, Object, RawValue, write_key};
 #[cfg(feature = "msgpack")]
 use crate::serializers::msgpack;
 use crate::serializers::pickle;
+#[cfg(feature = "_cache")]
+use crate::serializers::pickle::Part;
 
 /// Why a value has no form in the format, or no Rust type, that was asked for.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -197,38 +198,49 @@ pub enum Key<'a> {
 /// ```
 #[derive(Clone, Default)]
 pub struct Data {
-    entries: IndexMap<Slot, Entry>,
-    /// How many keys that are no text there ever were.
-    others: u64,
+    entries: Vec<Entry>,
+    /// Where the values stand by their texts, once they are many: few are as quickly looked through.
+    places: Option<HashMap<Box<[u8]>, usize>>,
 }
 
-/// Where a value stands: under its text, or under a number if its key is no text. Only texts are ever looked up.
-#[derive(Clone, PartialEq, Eq)]
-enum Slot {
-    Text(Box<[u8]>),
-    Other(u64),
+/// Up to so many values are looked through.
+const FEW: usize = 16;
+
+#[derive(Clone)]
+struct Entry {
+    key: EntryKey,
+    value: Value,
 }
 
-impl Hash for Slot {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        match self {
-            Self::Text(text) => text.hash(state),
-            Self::Other(number) => number.hash(state),
-        }
-    }
-}
-
-impl Equivalent<Slot> for [u8] {
-    fn equivalent(&self, slot: &Slot) -> bool {
-        matches!(slot, Slot::Text(text) if **text == *self)
+impl Entry {
+    fn refused(&self, source: ValueError) -> SessionError {
+        SessionError::Value { key: shown(self.key.shown()).into_owned(), source }
     }
 }
 
 #[derive(Clone)]
-struct Entry {
-    /// The key as it was read, where that says more than its text.
-    key: Option<Value>,
-    value: Value,
+enum EntryKey {
+    Text(Box<[u8]>),
+    /// As it was read, where that says more than its text, or it is no text.
+    Read(Value),
+}
+
+impl EntryKey {
+    /// What it is looked up by.
+    fn text(&self) -> Option<&[u8]> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Read(Value::Pickle(key)) => key.as_wtf8(),
+            Self::Read(_) => None,
+        }
+    }
+
+    fn shown(&self) -> Key<'_> {
+        match (self.text(), self) {
+            (None, Self::Read(key)) => Key::Other(key),
+            (text, _) => Key::Text(text.unwrap_or_default()),
+        }
+    }
 }
 
 impl Data {
@@ -249,22 +261,22 @@ impl Data {
 
     /// The value under `key`.
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.entries.get(key.as_bytes()).map(|entry| &entry.value)
+        self.place(key.as_bytes()).map(|place| &self.entries[place].value)
     }
 
     /// Puts `value` under `key`: in its place if the key is there, else at the end. Returns the value it replaces.
     pub fn insert(&mut self, key: &str, value: impl Into<Value>) -> Option<Value> {
         let value = value.into();
-        if let Some(entry) = self.entries.get_mut(key.as_bytes()) {
-            return Some(std::mem::replace(&mut entry.value, value));
+        if let Some(place) = self.place(key.as_bytes()) {
+            return Some(std::mem::replace(&mut self.entries[place].value, value));
         }
-        self.entries.insert(Slot::Text(key.as_bytes().into()), Entry { key: None, value });
+        self.push(Entry { key: EntryKey::Text(key.as_bytes().into()), value });
         None
     }
 
     /// Takes out the value under `key`; the order of the others stays.
     pub fn remove(&mut self, key: &str) -> Option<Value> {
-        self.entries.shift_remove(key.as_bytes()).map(|entry| entry.value)
+        self.place(key.as_bytes()).map(|place| self.take(place).value)
     }
 
     /// Keys and values in order. A key that is no text is shown as `json.dumps` would write it, and U+FFFD stands for
@@ -285,7 +297,7 @@ impl Data {
 
     /// Keys and values in order, for who writes them in another format.
     pub fn entries(&self) -> impl Iterator<Item = (Key<'_>, &Value)> {
-        self.entries.iter().map(|(slot, entry)| (entry.key(slot), &entry.value))
+        self.entries.iter().map(|entry| (entry.key.shown(), &entry.value))
     }
 
     /// The values of a JSON object; of equal keys the last value stays, at the first one's place, as in Python.
@@ -304,7 +316,7 @@ impl Data {
     pub fn from_json(text: &[u8]) -> Result<Self, json::Error> {
         let mut data = Self::new();
         json::split(text, |key, text| {
-            data.entries.insert(Slot::Text(key), Entry { key: None, value: Value::Json(text) });
+            data.put(Entry { key: EntryKey::Text(key), value: Value::Json(text) });
         })?;
         Ok(data)
     }
@@ -369,13 +381,9 @@ impl Data {
     /// ```
     pub fn from_pickle(dict: &pickle::Value) -> Option<Self> {
         let items = dict.dict_items()?;
-        let mut data = Self { entries: IndexMap::with_capacity(items.len()), others: 0 };
+        let mut data = Self { entries: Vec::with_capacity(items.len()), places: None };
         for (key, value) in items {
-            let slot = match key.as_wtf8() {
-                Some(text) => Slot::Text(text.into()),
-                None => data.other(),
-            };
-            data.entries.insert(slot, Entry { key: Some(Value::Pickle(key)), value: Value::Pickle(value) });
+            data.put(Entry { key: EntryKey::Read(Value::Pickle(key)), value: Value::Pickle(value) });
         }
         Some(data)
     }
@@ -385,22 +393,36 @@ impl Data {
     /// # Errors
     /// [`SessionError::Value`] names the key whose value has no form in Python: bytes of MessagePack and the like.
     pub fn to_pickle(&self) -> Result<pickle::Value, SessionError> {
-        Ok(pickle::Value::from_dict_items(self.to_pickle_items()?))
+        let mut items = Vec::with_capacity(self.len());
+        for entry in &self.entries {
+            let refused = |source| entry.refused(source);
+            let key = match &entry.key {
+                EntryKey::Read(key) => key.to_pickle().map_err(refused)?.into_owned(),
+                EntryKey::Text(text) => {
+                    pickle::Value::from_wtf8(text).ok_or_else(|| refused(ValueError::Key))?
+                }
+            };
+            items.push((key, entry.value.to_pickle().map_err(refused)?.into_owned()));
+        }
+        Ok(pickle::Value::from_dict_items(items))
     }
 
     /// The keys and values of that dict.
-    pub(crate) fn to_pickle_items(&self) -> Result<Vec<(pickle::Value, pickle::Value)>, SessionError> {
+    #[cfg(feature = "_cache")]
+    pub(crate) fn pickle_items(&self) -> Result<Vec<[Part<'_>; 2]>, SessionError> {
         let mut items = Vec::with_capacity(self.len());
-        for (slot, entry) in &self.entries {
-            let refused = |source| SessionError::Value { key: shown(entry.key(slot)).into_owned(), source };
-            let key = match (&entry.key, slot) {
-                (Some(key), _) => key.to_pickle().map_err(refused)?.into_owned(),
-                (None, Slot::Text(text)) => {
-                    pickle::Value::from_wtf8(text).ok_or_else(|| refused(ValueError::Key))?
-                }
-                (None, Slot::Other(_)) => unreachable!("a slot without text is made with its key"),
+        for entry in &self.entries {
+            let refused = |source| entry.refused(source);
+            let key = match &entry.key {
+                EntryKey::Read(key) => Part::Value(key.to_pickle().map_err(refused)?),
+                EntryKey::Text(text) if pickle::is_text(text) => Part::Text(text),
+                EntryKey::Text(_) => return Err(refused(ValueError::Key)),
             };
-            items.push((key, entry.value.to_pickle().map_err(refused)?.into_owned()));
+            let value = match &entry.value {
+                Value::Json(text) => Part::Json(text),
+                value => Part::Value(value.to_pickle().map_err(refused)?),
+            };
+            items.push([key, value]);
         }
         Ok(items)
     }
@@ -413,11 +435,11 @@ impl Data {
     pub fn from_msgpack(bytes: &[u8]) -> Result<Self, msgpack::Error> {
         let mut data = Self::new();
         for (key, value) in msgpack::map(bytes)? {
-            let (slot, key) = match key {
-                msgpack::Key::Text(text) => (Slot::Text(text.as_bytes().into()), None),
-                msgpack::Key::Bytes(value) => (data.other(), Some(Value::Msgpack(value))),
+            let key = match key {
+                msgpack::Key::Text(text) => EntryKey::Text(text.as_bytes().into()),
+                msgpack::Key::Bytes(key) => EntryKey::Read(Value::Msgpack(key)),
             };
-            data.entries.insert(slot, Entry { key, value: Value::Msgpack(value) });
+            data.put(Entry { key, value: Value::Msgpack(value) });
         }
         Ok(data)
     }
@@ -449,9 +471,9 @@ impl Data {
     #[cfg(feature = "_async")]
     #[allow(dead_code, reason = "for stores that merge, which are features")]
     pub(crate) fn keep_changes_of_others(&mut self, base: &Self, now: &Self) {
-        let added = now.entries.iter().filter(|(slot, entry)| base.find(slot, entry).is_none());
-        for (slot, entry) in base.entries.iter().chain(added) {
-            let (before, mine) = (base.find(slot, entry), self.find(slot, entry));
+        let added = now.entries.iter().filter(|entry| base.find(&entry.key).is_none());
+        for entry in base.entries.iter().chain(added) {
+            let (before, mine) = (base.find(&entry.key), self.find(&entry.key));
             let is_unchanged = match (before, mine) {
                 (Some(before), Some(mine)) => base.entries[before].value.is_same(&self.entries[mine].value),
                 (before, mine) => before.is_none() && mine.is_none(),
@@ -459,16 +481,10 @@ impl Data {
             if !is_unchanged {
                 continue;
             }
-            match (now.find(slot, entry).map(|place| now.entries[place].clone()), mine) {
+            match (now.find(&entry.key).map(|place| now.entries[place].clone()), mine) {
                 (Some(theirs), Some(mine)) => self.entries[mine] = theirs,
-                (Some(theirs), None) => {
-                    let slot = match slot {
-                        Slot::Text(_) => slot.clone(),
-                        Slot::Other(_) => self.other(),
-                    };
-                    self.entries.insert(slot, theirs);
-                }
-                (None, Some(mine)) => drop(self.entries.shift_remove_index(mine)),
+                (Some(theirs), None) => self.push(theirs),
+                (None, Some(mine)) => drop(self.take(mine)),
                 (None, None) => {}
             }
         }
@@ -477,28 +493,57 @@ impl Data {
     /// Where the same key is here.
     #[cfg(feature = "_async")]
     #[allow(dead_code, reason = "for stores that merge, which are features")]
-    fn find(&self, slot: &Slot, entry: &Entry) -> Option<usize> {
-        match (slot, &entry.key) {
-            (Slot::Other(_), Some(key)) => self.entries.iter().position(|(slot, entry)| {
-                matches!((slot, &entry.key), (Slot::Other(_), Some(other)) if key.is_same(other))
-            }),
-            _ => self.entries.get_index_of(slot),
+    fn find(&self, key: &EntryKey) -> Option<usize> {
+        match (key.text(), key) {
+            (None, EntryKey::Read(key)) => self
+                .entries
+                .iter()
+                .position(|entry| matches!(entry.key.shown(), Key::Other(other) if key.is_same(other))),
+            (text, _) => self.place(text?),
         }
     }
 
-    fn other(&mut self) -> Slot {
-        self.others += 1;
-        Slot::Other(self.others)
-    }
-}
-
-impl Entry {
-    fn key<'a>(&'a self, slot: &'a Slot) -> Key<'a> {
-        match (slot, &self.key) {
-            (Slot::Text(text), _) => Key::Text(text),
-            (Slot::Other(_), Some(key)) => Key::Other(key),
-            (Slot::Other(_), None) => unreachable!("a slot without text is made with its key"),
+    fn place(&self, text: &[u8]) -> Option<usize> {
+        match &self.places {
+            Some(places) => places.get(text).copied(),
+            None => self.entries.iter().position(|entry| entry.key.text() == Some(text)),
         }
+    }
+
+    /// In the place of the entry whose key has the same text, if there is one.
+    fn put(&mut self, entry: Entry) {
+        match entry.key.text().and_then(|text| self.place(text)) {
+            Some(place) => self.entries[place] = entry,
+            None => self.push(entry),
+        }
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.entries.push(entry);
+        let unlisted = match &self.places {
+            Some(_) => self.entries.len() - 1..,
+            None if self.entries.len() > FEW => 0..,
+            None => return,
+        };
+        let first = unlisted.start;
+        let places = self.places.get_or_insert_default();
+        for (index, entry) in self.entries[unlisted].iter().enumerate() {
+            if let Some(text) = entry.key.text() {
+                places.insert(text.into(), first + index);
+            }
+        }
+    }
+
+    fn take(&mut self, place: usize) -> Entry {
+        let entry = self.entries.remove(place);
+        if let Some(places) = &mut self.places {
+            places.retain(|_, other| {
+                let is_it = *other == place;
+                *other -= usize::from(*other > place);
+                !is_it
+            });
+        }
+        entry
     }
 }
 
@@ -515,8 +560,11 @@ fn shown(key: Key<'_>) -> Cow<'_, str> {
 
 impl From<Object> for Data {
     fn from(object: Object) -> Self {
-        let entry = |(key, text)| (Slot::Text(key), Entry { key: None, value: Value::Json(text) });
-        Self { entries: object.into_entries().map(entry).collect(), others: 0 }
+        let mut data = Self::new();
+        for (key, text) in object.into_entries() {
+            data.push(Entry { key: EntryKey::Text(key), value: Value::Json(text) });
+        }
+        data
     }
 }
 
@@ -557,6 +605,57 @@ mod tests {
         assert_eq!(data.to_json().unwrap(), br#"{"b":2,"c":2}"#);
         assert_eq!((data.len(), data.is_empty()), (2, false));
         assert_eq!(data.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["b", "c"]);
+    }
+
+    /// From one number of keys on they have an index, which follows what is taken out.
+    #[test]
+    fn many_keys_are_found_as_few_are() {
+        use crate::serializers::pickle::Value as Pickle;
+
+        let number = |n: usize| Value::from(RawValue::new(&n).unwrap());
+        let key = |n: usize| Pickle::str(&format!("k{n}"));
+        let items = (0..3 * FEW).map(|n| match n % 10 {
+            7 => (Pickle::new(&n).unwrap(), Pickle::new(&n).unwrap()),
+            _ => (key(n), Pickle::new(&n).unwrap()),
+        });
+        let mut data = Data::from_pickle(&Pickle::from_dict_items(items)).unwrap();
+        let mut expected: Vec<usize> = (0..3 * FEW).collect();
+        for n in [0, 5, 3 * FEW - 2, 20, 8, 6] {
+            assert_eq!(data.remove(&format!("k{n}")).unwrap().to(), Ok(n));
+            assert!(data.remove(&format!("k{n}")).is_none());
+            expected.retain(|other| *other != n);
+        }
+        assert!(data.insert("k20", number(20)).is_none() && data.insert("k9", number(9)).is_some());
+        expected.push(20);
+        assert!(data.entries().map(|(_, value)| value.to::<usize>().unwrap()).eq(expected.iter().copied()));
+        for n in expected {
+            let found = data.get(&format!("k{n}"));
+            assert_eq!(found.map(|value| value.to::<usize>()), (n % 10 != 7).then_some(Ok(n)), "{n}");
+        }
+        assert!(data.get("k7").is_none() && data.get("7").is_none());
+        while data.len() > 6 {
+            let (last, _) = data.iter().last().unwrap();
+            let last = last.into_owned();
+            assert_eq!(data.remove(&last).is_some(), last.starts_with('k'));
+            if !last.starts_with('k') {
+                data.take(data.len() - 1);
+            }
+        }
+        assert_eq!(data.get("k1").unwrap().to(), Ok(1));
+    }
+
+    /// Keys that are other objects to Python and the same text to us: the last one counts, in the first one's place.
+    #[test]
+    fn keys_of_one_text() {
+        use crate::serializers::pickle::{Limits, loads};
+
+        // {"a": 1, SafeString("a"): 2, "b": 3}
+        let safe = b"cdjango.utils.safestring\nSafeString\n\x8c\x01a\x85\x81";
+        let pickled = [&b"\x80\x04}(\x8c\x01aK\x01"[..], safe, b"K\x02\x8c\x01bK\x03u."].concat();
+        let value = loads(&pickled, &Limits::default()).unwrap();
+        let data = Data::from_pickle(&value).unwrap();
+        assert_eq!(data.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(data.get("a").unwrap().to::<u8>(), Ok(2));
     }
 
     #[test]

@@ -9,19 +9,51 @@ pub(crate) const TRIES: u32 = 200;
 
 const USER: &str = "_auth_user_id";
 
+/// A value as [`Cache::look`](crate::caches::Cache::look) found it, for [`Cache::swap`](crate::caches::Cache::swap).
+///
+/// ```
+/// # #[cfg(feature = "locmem")] {
+/// use django_sessions::caches::Seen;
+///
+/// let seen = Seen::from(b"1".to_vec());
+/// assert_eq!(seen.value, b"1");
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(unreachable_pub, reason = "for caches, which are features")]
+pub struct Seen {
+    /// What is stored.
+    pub value: Vec<u8>,
+    /// memcached's, by which it knows the value again.
+    pub(crate) version: Option<Version>,
+}
+
+/// memcached numbers all values of a server, whatever their key, and each write anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Version {
+    pub(crate) server: usize,
+    pub(crate) number: u64,
+}
+
+impl From<Vec<u8>> for Seen {
+    fn from(value: Vec<u8>) -> Self {
+        Self { value, version: None }
+    }
+}
+
 /// What a session was when it was loaded or last saved.
 #[derive(Clone)]
 pub(crate) struct Base {
     data: Data,
     /// As the store has it; nothing if only the values are known.
-    stored: Option<Vec<u8>>,
+    stored: Option<Seen>,
     /// Of cached_db: what its cache has.
-    cached: Option<Vec<u8>>,
+    cached: Option<Seen>,
 }
 
 impl Session {
     /// Remembers the values of now, and how they are stored.
-    pub(crate) fn note(&mut self, stored: Option<Vec<u8>>) {
+    pub(crate) fn note(&mut self, stored: Option<Seen>) {
         let cached = self.base.take().and_then(|base| base.cached);
         self.base = Some(Box::new(Base { data: self.data.clone(), stored, cached }));
     }
@@ -33,15 +65,15 @@ impl Session {
 
     /// Remembers what the cache of cached_db has.
     #[cfg(feature = "_sql")]
-    pub(crate) fn note_cached(&mut self, cached: Option<Vec<u8>>) {
+    pub(crate) fn note_cached(&mut self, cached: Option<Seen>) {
         if let Some(base) = &mut self.base {
             base.cached = cached;
         }
     }
 
     #[cfg(feature = "_sql")]
-    pub(crate) fn cached(&self) -> Option<&[u8]> {
-        self.base.as_ref()?.cached.as_deref()
+    pub(crate) fn cached(&self) -> Option<&Seen> {
+        self.base.as_ref()?.cached.as_ref()
     }
 
     /// Whether there is something to compare a save with.
@@ -49,8 +81,8 @@ impl Session {
         self.base.is_some()
     }
 
-    pub(crate) fn stored(&self) -> Option<&[u8]> {
-        self.base.as_ref()?.stored.as_deref()
+    pub(crate) fn stored(&self) -> Option<&Seen> {
+        self.base.as_ref()?.stored.as_ref()
     }
 
     /// The values of this session and what they were, to be saved elsewhere.
@@ -68,7 +100,7 @@ impl Session {
 
     /// The session becomes what is stored now, with our changes over it. `false` if it is another's now, or nobody's: a
     /// logout wins.
-    pub(crate) fn rebase(&mut self, now: Data, stored: Vec<u8>) -> bool {
+    pub(crate) fn rebase(&mut self, now: Data, stored: Seen) -> bool {
         let Some(base) = &mut self.base else { return false };
         let user = now.get(USER);
         let is_ours = same(user, self.data.get(USER));
@@ -122,7 +154,7 @@ mod tests {
         let mut session = Session::with_data(None, data(base));
         session.note(None);
         session.data = data(mine);
-        let goes_on = session.rebase(data(now), Vec::new());
+        let goes_on = session.rebase(data(now), Vec::new().into());
         goes_on.then(|| String::from_utf8(session.data.to_json().unwrap()).unwrap())
     }
 
@@ -163,7 +195,7 @@ mod tests {
         let mut session = Session::with_data(None, before.clone());
         session.note(None);
         session.insert("mine", &1).unwrap();
-        assert!(session.rebase(now.clone(), Vec::new()));
+        assert!(session.rebase(now.clone(), Vec::new().into()));
         let shown = |session: &Session| {
             session
                 .data
@@ -178,7 +210,7 @@ mod tests {
         let mut session = Session::with_data(None, before);
         session.note(None);
         session.clear();
-        assert!(session.rebase(now, Vec::new()));
+        assert!(session.rebase(now, Vec::new().into()));
         assert_eq!(session.keys().collect::<Vec<_>>(), ["c"]);
     }
 }

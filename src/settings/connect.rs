@@ -131,7 +131,7 @@ impl Settings {
             key: "merge".to_owned(),
             message: format!(
                 "session_engine = {:?} cannot merge saves here: Rust does so for db, cached_db, file (not on Windows), and \
-                 cache on Redis; choose one of them, or take MERGE out of RUST_SESSIONS",
+                 cache on Redis or memcached; choose one of them, or take MERGE out of RUST_SESSIONS",
                 self.session_engine.name()
             ),
         }

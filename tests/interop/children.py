@@ -1,5 +1,6 @@
 """Programs that answer one line of JSON with one: a Django release, and the Rust driver."""
 
+import ast
 import contextlib
 import json
 import os
@@ -8,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from configurations import named
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = Path(__file__).parent
@@ -101,6 +104,11 @@ def django(release: str, settings: dict) -> Child:
     )
 
 
+def newest_django(settings: dict) -> Child:
+    """With this environment's Django and our engines."""
+    return Child("Django", sys.executable, HERE / "django_child.py", first=settings)
+
+
 def build_example(name: str, variable: str) -> str:
     """A program of tests/rust."""
     return build("--example", name, variable)
@@ -126,3 +134,42 @@ def build(kind: str, name: str, variable: str) -> str:
 
 def build_driver() -> str:
     return build_example("interop_driver", "DJANGO_SESSIONS_DRIVER")
+
+
+@contextlib.contextmanager
+def sharing(name: str, where: dict, folder: Path):
+    """What starts as many programs of each kind over the store of that configuration, with options
+    of RUST_SESSIONS: Django with our engine, and Rust with what Django exported."""
+    configuration = named(name)
+    settings = configuration.settings(where, folder)
+    settings["SESSION_ENGINE"] = f"django_rust_sessions.backends.{configuration.engine}"
+    driver, opened = build_driver(), []
+
+    def start(number: int, **options) -> tuple[list[Child], list[Child]]:
+        settings["RUST_SESSIONS"] = options
+        exported = folder / "sessions.json"
+        djangos = [newest_django(settings) for _ in range(number)]
+        opened.extend(djangos)
+        djangos[0].ask("prepare")
+        djangos[0].ask("export", path=str(exported))
+        rusts = [Child("Rust", driver, exported) for _ in range(number)]
+        opened.extend(rusts)
+        return djangos, rusts
+
+    try:
+        yield start
+    finally:
+        for child in opened:
+            child.close()
+
+
+def names_in(who: Child, key: str) -> set[str]:
+    """The names of the values in a session, as that program reads it."""
+    if who.who == "Django":
+        return {ast.literal_eval(name) for name, *_ in who.ask("read", key=key)["values"]}
+    return {value["key"] for value in who.ask("load", key=key)["values"]}
+
+
+def change(who: Child, key: str, name: str) -> None:
+    value = {"value": 1} if who.who == "Django" else {"json": "1"}
+    assert who.ask("change", key=key, name=name, **value)["key"] == key

@@ -343,3 +343,8 @@ ALWAYS = {
     "file, a folder",
     "signed_cookies, the cookie itself",
 }
+
+
+def named(name: str) -> Configuration:
+    (found,) = (each for each in CONFIGURATIONS if each.name == name)
+    return found

@@ -1,14 +1,12 @@
 """FALLBACK_ENGINE on both sides: while sessions move to another store, Django and Rust find what
 is in either, and a logout by one holds for the other."""
 
-import ast
 import random
-import sys
 
 import children
 import pytest
 import servers
-from children import HERE, Child
+from children import Child, change, names_in
 from configurations import BACKENDS, COMMON, MARIADB, POSTGRES, SQLITE
 
 OURS = "django_rust_sessions.backends."
@@ -51,9 +49,7 @@ def sites(request, where, tmp_path):
     before = {"SESSION_ENGINE": old, "SESSION_CACHE_ALIAS": alias}
     opened = []
     for more in (before, both):
-        opened.append(
-            Child("Django", sys.executable, HERE / "django_child.py", first={**settings, **more})
-        )
+        opened.append(children.newest_django({**settings, **more}))
         opened[-1].ask("prepare")
     exported = tmp_path / "sessions.toml"
     opened[-1].ask("export", path=str(exported))
@@ -63,27 +59,16 @@ def sites(request, where, tmp_path):
         child.close()
 
 
-def values(who, key):
-    if who.who == "Django":
-        return {ast.literal_eval(name) for name, *_ in who.ask("read", key=key)["values"]}
-    return {value["key"] for value in who.ask("load", key=key)["values"]}
-
-
-def change(who, key, name):
-    value = {"value": 1} if who.who == "Django" else {"json": "1"}
-    assert who.ask("change", key=key, name=name, **value)["key"] == key
-
-
 def test_nobody_is_logged_out_and_a_logout_holds(sites):
     old, *both = sites
     for one, other in (both, both[::-1]):
         key = old.ask("write", text='{"made": 1}')["key"]
-        assert values(one, key) == values(other, key) == {"made", "counter"}
-        assert values(old, key), "who only reads moves nothing"
+        assert names_in(one, key) == names_in(other, key) == {"made", "counter"}
+        assert names_in(old, key), "who only reads moves nothing"
         change(one, key, "moved")
-        assert not values(old, key)
+        assert not names_in(old, key)
         change(other, key, "again")
-        assert values(one, key) == values(other, key) == {"made", "counter", "moved", "again"}
+        assert names_in(one, key) == names_in(other, key) == {"made", "counter", "moved", "again"}
 
         # Held by one, logged out by the other: before it has moved, and after.
         moved, not_moved = key, old.ask("write", text='{"made": 1}')["key"]
@@ -91,5 +76,5 @@ def test_nobody_is_logged_out_and_a_logout_holds(sites):
             one.ask("hold", key=key)
             other.ask("delete", key=key)
             assert one.ask("save_held", key=key)["saved"] is False
-            assert not any(values(who, key) for who in sites)
+            assert not any(names_in(who, key) for who in sites)
         assert not one.ask("exists", key=moved)["exists"]

@@ -2,21 +2,23 @@
 same time, and none of the changes is lost."""
 
 import ast
-import sys
 
 import children
 import pytest
 import servers
-from children import HERE, Child, Refused
-from configurations import CONFIGURATIONS
+from children import Child, Refused
+from configurations import named
 
-NAMES = ["db, SQLite", "db, PostgreSQL", "cache, Redis", "cached_db, Redis", "file, a folder"]
+NAMES = [
+    *("db, SQLite", "db, PostgreSQL", "file, a folder"),
+    *("cache, Redis", "cached_db, Redis", "cache, memcached", "cached_db, memcached"),
+]
 EACH, ROUNDS = 2, 30
 
 
 @pytest.fixture(scope="module")
 def where():
-    started = servers.Started("redis", "postgres")
+    started = servers.Started("redis", "postgres", "memcached")
     yield started.servers
     started.stop()
 
@@ -24,28 +26,8 @@ def where():
 @pytest.fixture(params=NAMES)
 def start(request, where, tmp_path):
     """Starts programs of both kinds over one store."""
-    (configuration,) = (each for each in CONFIGURATIONS if each.name == request.param)
-    settings = configuration.settings(where, tmp_path)
-    settings["SESSION_ENGINE"] = f"django_rust_sessions.backends.{configuration.engine}"
-    driver, opened = children.build_driver(), []
-
-    def django():
-        opened.append(Child("Django", sys.executable, HERE / "django_child.py", first=settings))
-        return opened[-1]
-
-    def start(number, **options):
-        settings["RUST_SESSIONS"] = options
-        djangos = [django() for _ in range(number)]
-        djangos[0].ask("prepare")
-        exported = tmp_path / "sessions.json"
-        djangos[0].ask("export", path=str(exported))
-        rusts = [Child("Rust", driver, exported) for _ in range(number)]
-        opened.extend(rusts)
-        return djangos, rusts
-
-    yield start
-    for child in opened:
-        child.close()
+    with children.sharing(request.param, where, tmp_path) as start:
+        yield start
 
 
 def found(django, key):
@@ -69,7 +51,9 @@ def test_none_is_lost(start):
     assert counted(*start(EACH, MERGE=True)) == [ROUNDS] * 2 * EACH
 
 
-@pytest.mark.parametrize("start", ["db, PostgreSQL", "cache, Redis"], indirect=True)
+@pytest.mark.parametrize(
+    "start", ["db, PostgreSQL", "cache, Redis", "cache, memcached"], indirect=True
+)
 def test_without_it_some_are(start):
     assert sum(counted(*start(EACH))) < ROUNDS * 2 * EACH
 
@@ -91,11 +75,10 @@ def test_changes_of_one_reach_the_other_and_a_logout_wins(start):
 
 
 def test_rust_refuses_what_it_cannot_merge(where, tmp_path):
-    (configuration,) = (each for each in CONFIGURATIONS if each.name == "file, a folder")
-    settings = configuration.settings(where, tmp_path)
+    settings = named("file, a folder").settings(where, tmp_path)
     settings["SESSION_ENGINE"] = "django_rust_sessions.backends.signed_cookies"
     settings["RUST_SESSIONS"] = {"MERGE": True}
-    django = Child("Django", sys.executable, HERE / "django_child.py", first=settings)
+    django = children.newest_django(settings)
     django.ask("prepare")
     django.ask("export", path=str(tmp_path / "sessions.json"))
     rust = Child("Rust", children.build_driver(), tmp_path / "sessions.json")

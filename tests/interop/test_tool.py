@@ -7,19 +7,18 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 
 import children
 import pytest
 import redis
 import servers
-from children import HERE, Child
-from configurations import COMMON, CONFIGURATIONS
+from configurations import BACKENDS, COMMON, SQLITE, Configuration, Place, named
 
 STORES = [
     *("db, SQLite", "db, PostgreSQL", "db, MariaDB", "cache, Redis"),
     *("cached_db, Redis", "file, a folder", "cache, database cache on SQLite"),
+    *("cache, memcached", "cache, Redis Cluster"),
 ]
 COUNT = 40  # a third of them of nobody, the others of two users
 
@@ -31,7 +30,7 @@ def tool():
 
 @pytest.fixture(scope="module")
 def where():
-    started = servers.Started("redis", "postgres", "mariadb")
+    started = servers.Started("redis", "redis_cluster", "postgres", "mariadb", "memcached")
     yield started.servers
     started.stop()
 
@@ -42,7 +41,7 @@ def started(tmp_path):
     opened = []
 
     def start(settings):
-        django = Child("Django", sys.executable, HERE / "django_child.py", first=settings)
+        django = children.newest_django(settings)
         opened.append(django)
         django.ask("prepare")
         return django
@@ -82,11 +81,39 @@ class Tool:
         return err
 
 
+def redis_cluster(where, folder):
+    return {
+        "BACKEND": "clusters.RedisCache",
+        "LOCATION": where["redis_cluster"]["urls"].split(","),
+    }
+
+
+CLUSTER = Configuration(
+    "cache, Redis Cluster",
+    "cache",
+    SQLITE,
+    Place("Redis Cluster", ("redis_cluster",), redis_cluster),
+)
+
+
+def export(django, settings, path, start):
+    """Writes the site's settings down for the tool."""
+    cache = settings.get("CACHES", {}).get("default", {})
+    if cache.get("BACKEND") != "clusters.RedisCache":
+        return django.ask("export", path=str(path))
+    # Of a cache of the project's own the export knows nothing: we say that it is a Cluster.
+    plain = {**cache, "BACKEND": f"{BACKENDS}.redis.RedisCache"}
+    start({**settings, "CACHES": {"default": plain}}).ask("export", path=str(path))
+    exported = json.loads(path.read_text())
+    exported["caches"]["default"].setdefault("options", {})["cluster"] = True
+    path.write_text(json.dumps(exported))
+
+
 def settings_of(name, where, folder):
-    (configuration,) = (each for each in CONFIGURATIONS if each.name == name)
+    configuration = CLUSTER if name == CLUSTER.name else named(name)
     settings = configuration.settings(where, folder)
     for cache in settings.get("CACHES", {}).values():
-        if cache["BACKEND"].endswith("RedisCache"):
+        if cache["BACKEND"].endswith(("RedisCache", "MemcacheCache")):
             cache["KEY_PREFIX"] = f"tool{random.getrandbits(48):x}"
         cache.setdefault("OPTIONS", {})
         if cache["BACKEND"].endswith("DatabaseCache"):
@@ -103,8 +130,8 @@ def site(request, where, started, tmp_path, tool):
             "postgres" if "PostgreSQL" in request.param else "mariadb"
         ]["database"]
     django = started(settings)
-    exported = tmp_path / "sessions.toml"
-    django.ask("export", path=str(exported))
+    exported = tmp_path / ("sessions.json" if "Cluster" in request.param else "sessions.toml")
+    export(django, settings, exported, started)
     tool = Tool(tool, exported)
     for line in tool.done("list", "--limit", 0, "--json", "--all", "--show-keys").splitlines():
         django.ask("delete", key=json.loads(line)["key"])
@@ -193,8 +220,9 @@ def two(request, where, started, tmp_path, tool):
         folders, made = [tmp_path / "one", tmp_path / "two"], []
         for folder, name in zip(folders, (source, target), strict=True):
             folder.mkdir()
-            django = started(settings_of(name, where, folder))
-            django.ask("export", path=str(folder / "sessions.json"))
+            settings = settings_of(name, where, folder)
+            django = started(settings)
+            export(django, settings, folder / "sessions.json", started)
             made.append(django)
         files = [folder / "sessions.json" for folder in folders]
         words = ["migrate", "--from-settings", files[0], "--to-settings", files[1]]
@@ -220,6 +248,9 @@ def assert_same(django, keys, before, grain):
         ("cached_db, Redis", "file, a folder", 1),
         ("file, a folder", "cache, database cache on SQLite", 1),
         ("db, SQLite", "cached_db, Redis", 0.1),
+        ("cache, memcached", "db, SQLite", 2),
+        ("cache, Redis Cluster", "db, PostgreSQL", 0.1),
+        ("cache, Redis", "cache, Redis Cluster", 0.1),
     ],
 )
 def test_sessions_are_copied_with_the_life_that_they_have(two, source, target, grain):

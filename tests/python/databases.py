@@ -7,7 +7,10 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import ConnectionHandler
 
-KINDS = ["sqlite", "sqlite-file", "postgresql", "mariadb"]
+PREPARED = "postgresql, prepared"
+# What lets psycopg prepare statements, from the first time on.
+PREPARING = {"server_side_binding": True, "prepare_threshold": 0}
+KINDS = ["sqlite", "sqlite-file", "postgresql", PREPARED, "mariadb"]
 
 
 def settings_of(kind, request):
@@ -17,7 +20,7 @@ def settings_of(kind, request):
     if kind == "sqlite-file":
         folder = request.getfixturevalue("tmp_path_factory").mktemp("database")
         return sqlite_file(folder / "db.sqlite3")
-    if kind == "postgresql":
+    if kind in ("postgresql", PREPARED):
         engine, where = "postgresql", request.getfixturevalue("postgres_server")
     else:
         pymysql = pytest.importorskip("pymysql", reason="PyMySQL is not installed")
@@ -30,6 +33,7 @@ def settings_of(kind, request):
         "PASSWORD": where["password"],
         "HOST": where["host"],
         "PORT": where["port"],
+        "OPTIONS": PREPARING if kind == PREPARED else {},
     }
 
 

@@ -12,7 +12,8 @@ from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.db import connection, transaction
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
-from django_rust_sessions.backends.db import HAS_ASYNC, SessionStore
+from django_rust_sessions.backends.base import HAS_ASYNC
+from django_rust_sessions.backends.db import SessionStore
 
 TRIES = 20
 LOGIN = {"_auth_user_id": "7", "_auth_user_hash": "h" * 64}
@@ -160,13 +161,13 @@ def test_other_databases_are_spoken_to_as_ever(django_db_blocker, on):
         assert not any("set_config" in query["sql"] for query in queries)
 
 
-def test_what_a_crash_leaves(postgres_durable_server, django_db_blocker, on):
+def left_by_a_crash():
     """Another such server, which ends at once, with what it had not written yet."""
     running = {}
     where = servers.start_one("postgres+durable", running)
     server = running["postgres+durable"]
     try:
-        with django_db_blocker.unblock(), connected(where):
+        with connected(where):
             logged_out, cleared, cycled = saved(**LOGIN), saved(**LOGIN), saved(**LOGIN)
             old_key = cycled.session_key
             logged_out.delete()
@@ -180,7 +181,7 @@ def test_what_a_crash_leaves(postgres_durable_server, django_db_blocker, on):
             server.process.send_signal(signal.SIGQUIT)
             server.process.wait()
             assert server.launch(), server.log()
-            left = {
+            return {
                 name: dict(SessionStore(key).items())
                 for name, key in {
                     "logged out": logged_out.session_key,
@@ -193,8 +194,17 @@ def test_what_a_crash_leaves(postgres_durable_server, django_db_blocker, on):
             }
     finally:
         server.stop()
-    assert left == {
-        **{"logged out": {}, "cleared": {}, "old key": {}, "new key": LOGIN},
-        "before": LOGIN,  # as it was before the save
-        "new": {},  # must log in again
-    }
+
+
+def test_what_a_crash_leaves(postgres_durable_server, django_db_blocker, on):
+    lost = []
+    while not any(lost):
+        with django_db_blocker.unblock():
+            left = left_by_a_crash()
+        new, before = left.pop("new"), left.pop("before")
+        assert left == {"logged out": {}, "cleared": {}, "old key": {}, "new key": LOGIN}
+        assert new in ({}, LOGIN)  # must log in again
+        assert before in (LOGIN, {**LOGIN, "visits": 1})  # as it was before the save
+        # The server's own work may have put all of it on the disk.
+        lost.append(new == {} and before == LOGIN)
+        assert len(lost) <= 5

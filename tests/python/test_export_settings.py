@@ -417,6 +417,10 @@ def test_django_redis():
         },
         "format": {"serializer": "msgpack", "compressor": "lz4"},
     }
+    options["CONNECTION_POOL_KWARGS"] = {"ssl": True, "ssl_ca_certs": "/ca"}
+    exported = one_cache(DJANGO_REDIS, "redis://mymaster/0", options)
+    assert exported["location"] == ["rediss://mymaster/0"]
+    assert exported["options"]["ssl_ca_certs"] == "/ca"
 
 
 def test_other_caches(tmp_path):

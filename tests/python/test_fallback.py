@@ -291,6 +291,12 @@ def test_a_store_of_ours_may_be_the_old_one(site):
     assert type(RustDBStore(key)) is RustDBStore
 
 
+def test_a_mistake_in_another_option_does_not_switch_it_off(site):
+    engine, old_engine = site("cache", "db", LEGACY="yes")
+    key = made(old_engine, who="ada")
+    assert engine(key)["who"] == "ada"
+
+
 def test_what_is_in_the_new_store_costs_nothing_more(site):
     engine, _ = site("cache", "db")
     session = engine()

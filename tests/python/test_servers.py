@@ -1,5 +1,6 @@
 """The private servers of the tests: they answer, they are ours alone, and nothing of them stays."""
 
+import itertools
 import json
 import os
 import signal
@@ -158,6 +159,57 @@ def test_redis_cluster_has_all_slots_and_redirects(redis_cluster_server):
             except redis.exceptions.MovedError:
                 moved += 1
     assert 0 < moved < 20
+
+
+def test_each_replica_of_a_cluster_has_what_its_primary_has(redis_cluster_replicas_server):
+    where = redis_cluster_replicas_server
+    primaries, replicas = where["ports"][:3], where["ports"][3:]
+    for primary, replica in zip(primaries, replicas, strict=True):
+        with redis.Redis(port=replica) as client:
+            assert client.role()[:4] == [b"slave", b"127.0.0.1", primary, b"connected"]
+    with redis.RedisCluster.from_url(where["url"]) as cluster:
+        assert {node.port for node in cluster.get_replicas()} == set(replicas)
+        assert {node.port for node in cluster.get_primaries()} == set(primaries)
+
+
+def certificates(where):
+    return {
+        "ssl": True,
+        "ssl_ca_certs": where["ca_certs"],
+        "ssl_certfile": where["certfile"],
+        "ssl_keyfile": where["keyfile"],
+    }
+
+
+def test_sentinels_over_tls_agree_about_the_primary(redis_sentinel_tls_server):
+    where = redis_sentinel_tls_server
+    primary, replica, *sentinels = where["ports"]
+    ours = certificates(where)
+    strangers = [{}, {"ssl": True}, {**ours, "ssl_ca_certs": where["other_ca_certs"]}]
+    strangers.append({"ssl": True, "ssl_ca_certs": where["ca_certs"]})
+    for port in sentinels:
+        sentinel = redis.sentinel.Sentinel([("127.0.0.1", port)], 2, ours)
+        assert sentinel.discover_master("mymaster") == ("127.0.0.1", primary)
+        assert sentinel.discover_slaves("mymaster") == [("127.0.0.1", replica)]
+    for port, stranger in itertools.product(where["ports"], strangers):
+        with (
+            redis.Redis(port=port, **stranger, retry=None) as client,
+            pytest.raises(redis.ConnectionError),
+        ):
+            client.ping()
+
+
+def test_a_cluster_over_tls_redirects(redis_cluster_tls_server):
+    where = redis_cluster_tls_server
+    with redis.RedisCluster(host="127.0.0.1", port=where["port"], **certificates(where)) as cluster:
+        for number in range(20):
+            assert cluster.set(f"key {number}", number)
+    for port in where["ports"]:
+        with (
+            redis.Redis(port=port, retry=None) as client,
+            pytest.raises(redis.ConnectionError),
+        ):
+            client.ping()
 
 
 def test_the_options_of_a_group_are_those_of_its_members():

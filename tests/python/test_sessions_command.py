@@ -1,5 +1,6 @@
 """manage.py sessions: on real stores, killed, interrupted, and beside clients."""
 
+import contextlib
 import datetime
 import json
 import os
@@ -8,6 +9,7 @@ import random
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,12 +20,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import databases
+import pymemcache
 import pytest
 import redis
 from django.contrib.auth.models import Group, Permission, User
 from django.contrib.contenttypes.models import ContentType
 from django.contrib.sessions.backends.file import SessionStore as DjangoFileStore
 from django.contrib.sessions.models import Session
+from django.core.cache import caches
 from django.core.management import CommandError, call_command
 from django.db import connection, connections, transaction
 from django.http import HttpResponse
@@ -33,7 +37,7 @@ from django.utils import timezone
 from django_rust_sessions.backends.fallback import open_store
 from django_rust_sessions.backends.file import SessionStore as RustFileStore
 from django_rust_sessions.management.commands.sessions import Command
-from django_rust_sessions.management.sessions import migrate, stores
+from django_rust_sessions.management.sessions import common, migrate, stores
 from django_rust_sessions.management.sessions.progress import Progress
 from project.models import CustomRustStore, CustomSession
 
@@ -439,21 +443,103 @@ def test_one_store_under_two_names_is_found_out(sqlite, cache, settings, folder,
     assert_same(content(store_of("cache")), made)
 
 
-def test_memcached_takes_sessions_and_gives_none(sqlite, settings, memcached_server):
-    where = memcached_server["url"].removeprefix("memcache://")
-    backend = "django.core.cache.backends.memcached.PyMemcacheCache"
-    settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": where}}
-    made = fill(store_of("db"), 5)
+MEMCACHED = "django.core.cache.backends.memcached.PyMemcacheCache"
+
+
+@pytest.fixture
+def memcached_three(memcached_three_server):
+    """LOCATION of three servers."""
+    location = [f"127.0.0.1:{port}" for port in memcached_three_server["ports"]]
+    yield location
+    for where in location:
+        with contextlib.closing(pymemcache.Client(where)) as client:
+            client.flush_all()
+
+
+def test_memcached_takes_sessions_and_gives_them_back(sqlite, settings, memcached_three):
+    other = {"BACKEND": MEMCACHED, "LOCATION": memcached_three, "KEY_PREFIX": "other"}
+    ours = {**other, "KEY_PREFIX": "s/%ö", "OPTIONS": {"key_prefix": b"all:"}}
+    settings.CACHES = {"default": ours, "other": other}
+    made = fill(store_of("db"), 50)
     big = stores.Record("b" * 32, {"x": os.urandom(2**20).hex()}, timezone.now() + HOUR)
     store_of("db").add([big])
     said = run("migrate", "--from", "db", "--to", "cache")
-    assert "5 sessions copied" in said
+    assert "50 sessions copied" in said
     assert "1 session left, for the cache 'default' does not take them" in said
     for name, (data, _) in made.items():
         assert open_store(store_of("cache").engine, name)["n"] == data["n"]
+    # What is not the engine's own, stays where it is.
+    caches["default"].set("n", {"n": 1}, 100)
+    caches["other"].set(store_of("cache").prefix + "a" * 32, {"n": 1}, 100)
+    caches["default"].set(f"{store_of('cache').prefix}d_db" + "a" * 32, {"n": 1}, 100)
+    assert store_of("cache").count() == 50
+
+    Session.objects.all().delete()
+    said = run("migrate", "--from", "cache", "--to", "db", "--batch", "7")
+    assert "50 sessions copied" in said
+    # memcached knows whole seconds, and its clock ticks once in one: a part of a second is lost,
+    # up to one more by the clock, and one more if a tick is late.
+    assert_same(content(store_of("db")), made, within=3)
+
+
+def test_a_memcached_that_fails_on_the_way_hides_no_session(sqlite, settings, memcached_three):
+    settings.CACHES = {"default": {"BACKEND": MEMCACHED, "LOCATION": memcached_three}}
+    made = fill(store_of("cache"), 60)
+    source = store_of("cache")
+    batches = source.scan("", 20)
+    found = [record.name for record in next(batches).records]
+    # As pymemcache is after it could not reach two of them for a while: their keys are elsewhere.
+    for client in list(source.cache._cache.clients.values())[:2]:
+        source.cache._cache._mark_failed_server(client.server)
+        source.cache._cache.remove_server(client.server)
+    assert source.present(list(made)) == set(made)
+    found += [record.name for batch in batches for record in batch.records]
+    assert sorted(found) == sorted(made)
+
+
+def test_a_server_that_took_over_is_read_from_its_beginning(
+    sqlite, settings, redis_replicas_server, tmp_path
+):
+    where = redis_replicas_server
+    settings.CACHES = {"default": redis_cache(where, tmp_path.name)}
+    made = fill(store_of("cache"), 300)
+    source = store_of("cache")
+    batch = next(source.scan("", 20))
+    assert 0 < len(batch.records) < 100
+    assert source.client.wait(2, 5000) == 2
+    rest = [record.name for each in source.scan(batch.position, 20) for record in each.records]
+    assert {*rest, *(record.name for record in batch.records)} == set(made)
+    assert len(rest) < 300
+    # Its cursor would pass over keys, which the replica has in another order.
+    source.client = redis.Redis(port=where["ports"][1])
+    again = [record.name for each in source.scan(batch.position, 20) for record in each.records]
+    assert set(again) == set(made)
+
+
+def test_a_cache_that_cannot_list_its_sessions_says_what_to_do(sqlite, settings, tmp_path):
+    backend = "django.core.cache.backends.filebased.FileBasedCache"
+    settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": str(tmp_path)}}
     said = refused("migrate", "--from", "cache", "--to", "db")
     assert "cannot list its keys" in said
     assert "FALLBACK_ENGINE" in said
+
+
+def test_what_does_not_list_its_keys_is_not_taken_for_empty(redis_server):
+    with pytest.raises(CommandError, match="does not list all of its keys"):
+        list(stores.list_keys(f"{redis_server['host']}:{redis_server['port']}"))
+
+
+def test_a_memcached_that_is_silent_is_not_waited_for_longer_than_the_cache_would(
+    sqlite, settings, monkeypatch
+):
+    monkeypatch.setattr(common, "TRIES", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        where = f"127.0.0.1:{silent.getsockname()[1]}"
+        cache = {"BACKEND": MEMCACHED, "LOCATION": where, "OPTIONS": {"timeout": 0.2}}
+        settings.CACHES = {"default": cache}
+        start = time.monotonic()
+        assert "timed out" in refused("migrate", "--from", "cache", "--to", "db")
+        assert time.monotonic() - start < stores.SECONDS_TO_ANSWER
 
 
 def test_what_is_over_or_cannot_be_read_is_left(sqlite, cache, settings):
@@ -822,6 +908,26 @@ def test_without_resign_they_would_be_logged_out(users, settings):
     client = log_in(users[0], cart=1)
     settings.SECRET_KEY = NEW
     assert client.get("/me/").content.decode() == "None None"
+
+
+@pytest.mark.not_with("HASH_KEYS=sha256", "it looks for the key itself in the store")
+def test_resign_on_memcached(users, settings, memcached_three):
+    settings.CACHES = {"default": {"BACKEND": MEMCACHED, "LOCATION": memcached_three}}
+    settings.SESSION_ENGINE = f"{OURS}cache"
+    clients = [log_in(user, cart=1) for user in users]
+    changed = clients[0].session
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = NEW, [OLD]
+    store = store_of("cache")
+    (batch,) = store.scan("", 100)
+    record = next(each for each in batch.records if each.name == changed.session_key)
+    changed["cart"] = 2
+    changed.save()
+    assert not store.replace(record, {}, None)
+    assert "5 logins among them" in run("resign")
+    settings.SECRET_KEY_FALLBACKS = []
+    answers = [client.get("/me/").content.decode() for client in clients]
+    assert not [answer for answer in answers if answer.startswith("None")], answers
+    assert changed.__class__(changed.session_key)["cart"] == 2
 
 
 @pytest.mark.not_with("HASH_KEYS=sha256", "it looks for the key itself in the store")

@@ -33,6 +33,7 @@ async fn play(database: Value, hash_keys: &str) {
         rows::a_new_password(&site, framework).await;
         rows::at_once(&site, framework).await;
         rows::all_but_one(&site, framework).await;
+        rows::stale_ones(&site, framework).await;
         failures::a_user_who_is_gone(&site, framework).await;
     }
 }
@@ -51,6 +52,14 @@ async fn on_sqlite() {
 async fn on_sqlite_with_hashed_keys() {
     let folder = tempfile::tempdir().unwrap();
     play(sqlite(&folder), "sha256").await;
+}
+
+#[tokio::test]
+async fn many_stale_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(site) = Site::start(&sqlite(&folder), "off").await else { return };
+    rows::more_than_a_batch(&site).await;
+    rows::what_does_not_answer_is_not_gone(&site).await;
 }
 
 async fn on_server(name: &'static str, engine: &str, hash_keys: &str) {

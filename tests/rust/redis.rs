@@ -13,6 +13,8 @@ mod cancellation;
 mod django;
 #[path = "redis/faults.rs"]
 mod faults;
+#[path = "redis/listing.rs"]
+mod listing;
 #[path = "redis/logins.rs"]
 mod logins;
 #[path = "redis/replicas.rs"]

@@ -18,7 +18,7 @@ from .. import caches as session_caches
 from ..codec import CodecMixin
 from ..conf import option
 from . import merge
-from .db import HAS_ASYNC, get_random_key
+from .base import HAS_ASYNC, get_random_key
 from .keys import HashedKeysMixin, move_in_cache
 
 logger = logging.getLogger("django.contrib.sessions")
@@ -116,7 +116,8 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
             if merge.is_on(self, must_create):
                 done = merge.replace(self, cache, key)
             else:
-                done = store(key, data, self.get_expiry_age())
+                age = self._plain_age(data, "get_expiry_age") or self.get_expiry_age()
+                done = store(key, data, age)
         except CANNOT_BE_STORED:
             # Django, which reads first, would not have come to this.
             if must_create or cache.has_key(key):
@@ -142,7 +143,8 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
             if self._native is None:
                 return await super().aload()
             try:
-                data = self._note(await self._native.aread(await self.acache_key()))
+                key = self._known_key() or await self.acache_key()
+                data = self._note(await self._native.aread(key))
             except Exception:
                 log_failed_read()
                 self._read_failed, data = True, None
@@ -176,14 +178,16 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
                 self._check_loaded(key, accessed)
             if self._native is None or not (must_create or self._is_loaded()):
                 return await super().asave(must_create)
-            cache, key = self._native, await self.acache_key()
+            cache, key = self._native, self._known_key() or await self.acache_key()
             store = cache.aadd if must_create else cache.areplace
             try:
-                data = await self._aget_session(no_load=must_create)
+                # Nothing is read here: it is there, or new.
+                data = self._get_session(no_load=must_create)
                 if merge.is_on(self, must_create):
                     done = await merge.areplace(self, cache, key)
                 else:
-                    done = await store(key, data, await self.aget_expiry_age())
+                    age = self._plain_age(data, "aget_expiry_age") or await self.aget_expiry_age()
+                    done = await store(key, data, age)
             except CANNOT_BE_STORED:
                 if must_create or await cache.ahas_key(key):
                     raise
@@ -215,13 +219,29 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
             return await sync_to_async(self._move)(old, new)
         return bool(await arename(self.cache_key_prefix + old, self.cache_key_prefix + new))
 
+    def _known_key(self) -> str | None:
+        """What Django's acache_key() says of a session that has a key, without two coroutines."""
+        key = self.session_key
+        if key is None or type(self).acache_key is not DjangoSessionStore.acache_key:
+            return None
+        name: str = self.cache_key_prefix + key
+        return name
+
+    def _plain_age(self, data: dict[str, Any], method: str) -> int | None:
+        """What Django's get_expiry_age() or its async twin says of a session without an expiry of
+        its own, without looking at the clock."""
+        if data.get("_session_expiry") or getattr(type(self), method) is not _AGES[method]:
+            return None
+        return self.get_session_cookie_age()
+
     def _is_loaded(self) -> bool:
         # If it is not, then Django asks whether it exists before it loads it for the save.
         return hasattr(self, "_session_cache")
 
     def _chooses_keys_itself(self) -> bool:
         """Whether a subclass wants a say in new keys, which Django would give it."""
-        return any(getattr(type(self), name, None) is not own for name, own in _DEFINED.items())
+        cls = type(self)
+        return [getattr(cls, name, None) for name in _DEFINED] != [*_DEFINED.values()]
 
     def _note(self, value: bytes | None) -> Any:
         if value is None or self._native is None:
@@ -265,6 +285,7 @@ class SessionStore(HashedKeysMixin, CacheSessionStore):
     """Cache-based session store."""
 
 
+_AGES = {name: getattr(SessionBase, name, None) for name in ("get_expiry_age", "aget_expiry_age")}
 _DEFINED = {
     name: getattr(SessionStore, name, None)
     for name in ("exists", "aexists", "_get_new_session_key", "_aget_new_session_key")

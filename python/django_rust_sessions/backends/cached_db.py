@@ -11,8 +11,9 @@ from django.contrib.sessions.backends.cached_db import SessionStore as DjangoSes
 
 from ..conf import option
 from . import merge
+from .base import HAS_ASYNC
 from .cache import CacheMixin, log_failed_read
-from .db import HAS_ASYNC, LOAD, DatabaseSessionStore, Found, define_hooks
+from .db import LOAD, DatabaseSessionStore, Found, Statements, define_hooks
 from .keys import HashedKeysMixin
 
 logger = logging.getLogger("django.contrib.sessions")
@@ -43,7 +44,7 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
                 return {}
             data = self.decode(found.data)
             merge.note_row(self, found.data, data)
-            age = self.get_expiry_age(expiry=found.get_expire_date())
+            age = self.get_expiry_age(expiry=found.expire_date)
             try:
                 # Not over what another request may have saved since.
                 fill(self.cache_key, data, age)
@@ -94,7 +95,7 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
                     return {}
                 data = self.decode(found.data)
                 merge.note_row(self, found.data, data)
-                age = await self.aget_expiry_age(expiry=found.get_expire_date())
+                age = await self.aget_expiry_age(expiry=found.expire_date)
                 try:
                     await fill(await self.acache_key(), data, age)
                 except Exception:
@@ -129,7 +130,7 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
         async def _afind_in_db(self) -> Found | None:
             using = self._get_read_alias(LOAD, self.session_key)
             if using is not None:
-                return await sync_to_async(self._select)(using)
+                return await sync_to_async(self._find)(using, Statements.select_with_expiry)
             return _to_found(await self._aget_session_from_db())
 
     def _move(self, old: str, new: str) -> bool:
@@ -144,7 +145,7 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
     def _find_in_db(self) -> Found | None:
         using = self._get_read_alias(LOAD, self.session_key)
         if using is not None:
-            return self._select(using)
+            return self._find(using, Statements.select_with_expiry)
         return _to_found(self._get_session_from_db())
 
     def _log_failed_write(self) -> None:
@@ -152,7 +153,7 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
 
 
 def _to_found(row: Any) -> Found | None:
-    return Found(row.session_data, lambda: row.expire_date) if row else None
+    return Found(row.session_data, row.expire_date) if row else None
 
 
 class SessionStore(HashedKeysMixin, CachedDatabaseSessionStore):

@@ -14,7 +14,7 @@ from django.db import connections, router, transaction
 from django.db.models.signals import post_delete, pre_delete
 from django.utils import timezone
 
-from .db import Statements, _django_model, _has_relations, refuse_database
+from .db import Statements, _django_model, _has_relations, in_transaction, refuse_database
 
 FIRST_BATCH = 100
 COUNTED_AT_ONCE = 20_000
@@ -115,14 +115,10 @@ def delete_in_batches(expired: Expired, options: Options) -> Iterator[Batch]:
         if left is not None:
             left -= deleted.rows
         # In a transaction of the project's the locks stay to its end: the sooner, the better.
-        is_alone = more and not _in_transaction(connections[expired.using])
+        is_alone = more and not in_transaction(connections[expired.using])
         yield Batch(deleted.rows, max(options.pause, deleted.took) if is_alone else 0)
         fitting = int(size * options.batch_time / max(deleted.took, 1e-6))
         size = max(1, min(fitting, size * 2, options.batch_size))
-
-
-def _in_transaction(connection: Any) -> bool:
-    return connection.in_atomic_block or not connection.get_autocommit()
 
 
 class _Expired:
@@ -237,7 +233,7 @@ class _InMySQL(_Expired):
 
 class _InSQLite(_Expired):
     def delete(self, limit: int) -> Deleted:
-        if _in_transaction(self.connection):
+        if in_transaction(self.connection):
             return super().delete(limit)
         # The time that it waits for the lock is not the time that it has it.
         with self.connection.cursor() as cursor:

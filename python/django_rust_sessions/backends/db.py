@@ -9,10 +9,10 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.contrib.sessions.backends import base
+from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.contrib.sessions.backends.db import SessionStore as DjangoSessionStore
 from django.core.exceptions import SuspiciousOperation
@@ -37,14 +37,14 @@ from django.db.models.signals import (
 from django.db.utils import load_backend
 from django.utils import timezone
 
-from .._native import random_session_key
 from ..codec import CodecMixin
 from ..conf import option
 from . import merge
+from .base import HAS_ASYNC, get_random_key
 from .keys import HashedKeysMixin
 
 VENDORS = {"postgresql", "mysql", "sqlite"}
-HAS_ASYNC = hasattr(DjangoSessionStore, "aload")  # since Django 5.1
+T = TypeVar("T")
 
 
 # -------------------------------------------------------------------------- plain SQL, or Django's
@@ -95,7 +95,7 @@ def step_aside(store: "DatabaseSessionStore", operation: Operation, key: Any = "
         return "database routers want to see the session that is deleted"
     if not _is_plain_key(key):
         return "databases disagree about such a session key"
-    # Which database routers choose is known later.
+    # Which database routers choose is known later. Without them it is this one.
     return None if router.routers else refuse_database(DEFAULT_DB_ALIAS)
 
 
@@ -128,17 +128,6 @@ def _has_relations(model: type[models.Model]) -> bool:
     )
 
 
-_djangos_get_random_string = base.get_random_string  # type: ignore[attr-defined]
-
-
-def get_random_key() -> str:
-    # As SessionBase draws one, but whether the key is taken, the store will say.
-    if base.get_random_string is not _djangos_get_random_string:  # type: ignore[attr-defined]
-        # A test that wants certain keys, for instance.
-        return base.get_random_string(32, base.VALID_KEY_CHARS)  # type: ignore[attr-defined,no-any-return]
-    return random_session_key()
-
-
 def _is_plain_key(key: Any) -> bool:
     """False for NUL, lone surrogates, what is too long: each database has its own answer."""
     return type(key) is str and len(key) <= 40 and key.isascii() and "\0" not in key
@@ -161,14 +150,33 @@ class Row(NamedTuple):
 
 
 class Found:
-    """A session in the database. When it expires, only cached_db wants to know."""
+    """A session in the database, for cached_db."""
 
-    def __init__(self, data: str, get_expire_date: Callable[[], datetime]) -> None:
-        self.data, self.get_expire_date = data, get_expire_date
+    def __init__(self, data: str, expire_date: datetime) -> None:
+        self.data, self.expire_date = data, expire_date
 
 
 # To the end of the statement's own transaction. It is read at the commit, so late is early enough.
 ASYNC_COMMIT = " RETURNING set_config('synchronous_commit', 'off', true)"
+
+
+def in_transaction(connection: Any) -> bool:
+    """Whether a statement is now part of a transaction of the project's."""
+    if connection.connection is None:
+        connection.ensure_connection()
+    return connection.in_atomic_block or not connection.autocommit
+
+
+_quoted: dict[tuple[Any, type, str], list[str]] = {}
+
+
+def _quoted_names(model: Any, ops: Any) -> list[str]:
+    """Of the table and its three columns: kept, for each operation needs them."""
+    known = (model, type(ops), model._meta.db_table)
+    if known not in _quoted:
+        columns = [field.column for field in model._meta.local_concrete_fields]
+        _quoted[known] = [ops.quote_name(name) for name in (model._meta.db_table, *columns)]
+    return _quoted[known]
 
 
 class Statements:
@@ -180,19 +188,25 @@ class Statements:
     def __init__(self, model: Any, using: str) -> None:
         self.connection = connections[using]
         self.fields = model._meta.local_concrete_fields
-        quote = self.connection.ops.quote_name
-        self.table = quote(model._meta.db_table)
-        self.key, self.data, self.expire_date = [quote(field.column) for field in self.fields]
+        names = _quoted_names(model, self.connection.ops)
+        self.table, self.key, self.data, self.expire_date = names
 
-    def select(self, key: str | None) -> Found | None:
-        """The session, if there is one that has not expired."""
-        now = self.fields[2].get_db_prep_value(timezone.now(), self.connection)
-        row = self._fetch(
-            f"SELECT {self.data}, {self.expire_date} FROM {self.table}"
-            f" WHERE {self.expire_date} > %s AND {self.key} = %s",
+    def select(self, key: str | None) -> str | None:
+        """The data of the session, if there is one that has not expired."""
+        row = self._select(self.data, key)
+        return None if row is None else row[0]
+
+    def select_with_expiry(self, key: str | None) -> Found | None:
+        """The same, and when it expires."""
+        row = self._select(f"{self.data}, {self.expire_date}", key)
+        return None if row is None else Found(row[0], self._to_datetime(row[1]))
+
+    def _select(self, columns: str, key: str | None) -> Any:
+        now = self.connection.ops.adapt_datetimefield_value(timezone.now())
+        return self._fetch(
+            f"SELECT {columns} FROM {self.table} WHERE {self.expire_date} > %s AND {self.key} = %s",
             (now, key),
         )
-        return None if row is None else Found(row[0], lambda: self._to_datetime(row[1]))
 
     def select_to_merge(self, key: str) -> str | None:
         """The data of the session as it is now, to be written over."""
@@ -245,8 +259,12 @@ class Statements:
             self._execute(f"DELETE FROM {self.table} WHERE {self.key} = %s", (key,))
 
     def _adapt(self, row: Row) -> tuple[Any, ...]:
-        pairs = zip(self.fields, row, strict=True)
-        return tuple(field.get_db_prep_save(value, self.connection) for field, value in pairs)
+        # Row.is_plain() has looked at the texts.
+        key, data, expire_date = row
+        if settings.USE_TZ and timezone.is_naive(expire_date):
+            # Django's field warns of it and takes it for the time of TIME_ZONE.
+            return key, data, self.fields[2].get_db_prep_save(expire_date, self.connection)
+        return key, data, self.connection.ops.adapt_datetimefield_value(expire_date)
 
     def _fetch(self, sql: str, params: tuple[Any, ...]) -> Any:
         with self.connection.cursor() as cursor:
@@ -256,7 +274,7 @@ class Statements:
     def _write(self, sql: str, params: tuple[Any, ...], forgive: Any = ()) -> int:
         """The number of rows; 0 after an error that is forgiven."""
         connection: Any = self.connection
-        if connection.in_atomic_block or not connection.get_autocommit():
+        if in_transaction(connection):
             # With Django's savepoint around it, an error leaves the transaction usable.
             with transaction.atomic(using=connection.alias):
                 return self._execute(sql, params, forgive)
@@ -291,7 +309,7 @@ class DatabaseSessionStore(CodecMixin, DjangoSessionStore):
         using = self._get_read_alias(LOAD, self.session_key)
         if using is None:
             return DjangoSessionStore.load(self)
-        return self._decode_found(self._select(using))
+        return self._decode_row(self._find(using, Statements.select))
 
     def exists(self, session_key: str) -> bool:
         using = self._get_read_alias(EXISTS, session_key)
@@ -339,7 +357,7 @@ class DatabaseSessionStore(CodecMixin, DjangoSessionStore):
             using = self._get_read_alias(LOAD, self.session_key)
             if using is None:
                 return await DjangoSessionStore.aload(self)
-            return self._decode_found(await sync_to_async(self._select)(using))
+            return self._decode_row(await sync_to_async(self._find)(using, Statements.select))
 
         async def aexists(self, session_key: str) -> bool:
             using = self._get_read_alias(EXISTS, session_key)
@@ -415,6 +433,8 @@ class DatabaseSessionStore(CodecMixin, DjangoSessionStore):
         """Where to read with a plain statement; None where Django's own code must."""
         if step_aside(self, operation, key):
             return None
+        if not router.routers:
+            return DEFAULT_DB_ALIAS
         using = router.db_for_read(self.model)
         return None if refuse_database(using) else using
 
@@ -422,16 +442,16 @@ class DatabaseSessionStore(CodecMixin, DjangoSessionStore):
         """Where to write with a plain statement; None where Django's own code must."""
         if not row.is_plain():
             return None
-        using = DEFAULT_DB_ALIAS
-        if router.routers:
-            # They may choose by what is in the session.
-            using = router.db_for_write(self.model, instance=self.model(*row))
+        if not router.routers:
+            return DEFAULT_DB_ALIAS
+        # They may choose by what is in the session.
+        using = router.db_for_write(self.model, instance=self.model(*row))
         return None if refuse_database(using) else using
 
-    def _select(self, using: str) -> Found | None:
+    def _find(self, using: str, select: Callable[[Statements, Any], T | None]) -> T | None:
         found = None
         try:
-            found = Statements(self.model, using).select(self.session_key)
+            found = select(Statements(self.model, using), self.session_key)
         except SuspiciousOperation as error:
             logger = logging.getLogger(f"django.security.{type(error).__name__}")
             logger.warning(str(error))
@@ -439,11 +459,11 @@ class DatabaseSessionStore(CodecMixin, DjangoSessionStore):
             self._session_key = None
         return found
 
-    def _decode_found(self, found: Found | None) -> dict[str, Any]:
-        if found is None:
+    def _decode_row(self, data: str | None) -> dict[str, Any]:
+        if data is None:
             return {}
-        merge.note_loaded(self, found.data, lambda: self.decode(found.data))
-        return self.decode(found.data)
+        merge.note_loaded(self, data, lambda: self.decode(data))
+        return self.decode(data)
 
     def _write(self, using: str, row: Row, must_create: bool) -> None:
         statements = Statements(self.model, using)

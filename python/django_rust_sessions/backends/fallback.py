@@ -31,8 +31,8 @@ from django.db import router
 from .. import caches as session_caches
 from ..conf import option
 from . import merge
+from .base import HAS_ASYNC
 from .cache import CacheMixin
-from .db import HAS_ASYNC
 from .keys import HashedKeysMixin
 
 

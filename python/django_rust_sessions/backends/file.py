@@ -28,7 +28,7 @@ from .._native import (
 )
 from ..conf import option
 from . import merge
-from .db import HAS_ASYNC, get_random_key
+from .base import HAS_ASYNC, get_random_key
 from .keys import HashedKeysMixin
 
 logger = logging.getLogger("django.contrib.sessions")
@@ -189,7 +189,7 @@ class FileSessionStore(codec.CodecMixin, DjangoSessionStore):
         for session_key in left:
             store = cls(session_key)
             # As in Django: no new session for one that is over.
-            store.create = lambda: None  # type: ignore[method-assign]
+            store.create = lambda: None
             store.load()
         return None
 

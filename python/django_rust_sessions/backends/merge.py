@@ -12,7 +12,7 @@ import random
 import time
 from asyncio import sleep
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.contrib.sessions.backends.base import UpdateError
 from django.db import connections, router, transaction
@@ -34,14 +34,17 @@ _MISSING: Any = object()
 CAN_LOCK_FILES = fcntl is not None
 
 
-class Base(NamedTuple):
+class Base:
     """What this session was when it was loaded or last saved."""
 
-    # As the store has it; None if only the values are known.
-    stored: Any
-    read: Callable[[], dict[str, Any]]
-    # Of cached_db: what its cache has.
-    cached: Any = None
+    def __init__(self, stored: Any, read: Callable[[], dict[str, Any]], cached: Any = None) -> None:
+        # As the store has it; None if only the values are known.
+        self.stored, self.read = stored, read
+        # Of cached_db: what its cache has.
+        self.cached = cached
+
+    def with_cached(self, cached: Any) -> "Base":
+        return Base(self.stored, self.read, cached)
 
 
 def is_on(store: Any, must_create: bool) -> bool:
@@ -91,7 +94,7 @@ def rebase(
             else:
                 data[key] = theirs
     # Else we log in or out under the same key: nothing of the one before is kept.
-    store._base = store._base._replace(stored=stored, read=read)
+    store._base = Base(stored, read, store._base.cached)
 
 
 def _is_same(one: Any, other: Any) -> bool:
@@ -267,7 +270,7 @@ def note_row(store: Any, stored: str, data: dict[str, Any]) -> None:
 def note_cached(store: Any, data: Any) -> None:
     """What cached_db has put there itself, with the new session."""
     if store._native is not None and getattr(store, "_base", None) is not None:
-        store._base = store._base._replace(cached=store._native.to_bytes(data))
+        store._base = store._base.with_cached(store._native.to_bytes(data))
 
 
 def renew_cached(store: Any, key: str) -> None:
@@ -284,7 +287,7 @@ def renew_cached(store: Any, key: str) -> None:
     elif store._native is not None and cached is not None:
         value = cache.to_bytes(data)
         if cache.swap(key, cached, value, store.get_expiry_age()) is True:
-            store._base = store._base._replace(cached=value)
+            store._base = store._base.with_cached(value)
             return
     cache.set(key, None, GRACE)
 
@@ -294,6 +297,6 @@ async def arenew_cached(store: Any, key: str) -> None:
     if store._native is not None and cached is not None:
         value = cache.to_bytes(data)
         if await cache.aswap(key, cached, value, await store.aget_expiry_age()) is True:
-            store._base = store._base._replace(cached=value)
+            store._base = store._base.with_cached(value)
             return
     await cache.aset(key, None, GRACE)

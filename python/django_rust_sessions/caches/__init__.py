@@ -209,7 +209,6 @@ def _from_django(cache: Any) -> "SessionCache":
         encode=client._serializer.dumps,
         decode=decode,
         life=life,
-        forgive=lambda error: False,
     )
 
 

@@ -21,7 +21,7 @@ from redis.exceptions import InvalidResponse
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from .redis import READ_SIZE, Address, LostConnection, RedisCache, _check_value, limit, redis_errors
-from .resp import _INCOMPLETE, Reader, _to_int, pack
+from .resp import new_reader, pack
 
 logger = logging.getLogger("django_rust_sessions")
 
@@ -33,8 +33,6 @@ MAX_AGE = 60.0
 OVERHEAD = 300
 # Seconds until the next try when Redis does not answer; each doubles the one before.
 RETRY, MAX_RETRY = 0.1, 5.0
-# Of one message: so many keys do not change at once.
-MAX_LENGTH = 1_000_000
 
 
 def step_aside(cache: RedisCache) -> str | None:
@@ -131,39 +129,6 @@ def _size(name: bytes, data: bytes) -> int:
 # --------------------------------------------------------------------------- what Redis says
 
 
-class Push(list[Any]):
-    """A message that is no answer."""
-
-
-class PushReader(Reader):
-    """Beside RESP 2, what RESP 3 has for this connection: lists, maps, messages, and null."""
-
-    def _parse(self, start: int) -> tuple[Any, int]:
-        kind = self._buffer[start : start + 1]
-        if kind not in (b"*", b">", b"%", b"_"):
-            return super()._parse(start)
-        end = self._buffer.find(b"\r\n", start)
-        if end < 0:
-            return _INCOMPLETE, start
-        if kind == b"_":
-            return None, end + 2
-        length = _to_int(bytes(self._buffer[start + 1 : end])) * (2 if kind == b"%" else 1)
-        if not 0 <= length <= MAX_LENGTH:
-            raise InvalidResponse("Redis's answer has an impossible length")
-        items = Push() if kind == b">" else []
-        position = end + 2
-        for _ in range(length):
-            # Of nothing at all, no kind can be told.
-            item: Any = _INCOMPLETE
-            if position < len(self._buffer):
-                item, position = self._parse(position)
-            if item is _INCOMPLETE:
-                self._needed = 0
-                return _INCOMPLETE, start
-            items.append(item)
-        return items, position
-
-
 class Follower:
     """The thread that hears what has changed."""
 
@@ -206,7 +171,7 @@ class Follower:
             self._listen(connection)
 
     def _listen(self, connection: socket.socket) -> None:
-        reader = PushReader()
+        reader = new_reader(resp3=True)
         tracking = (b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX", self.prefix)
         commands = [*self.address.greeting, pack(b"HELLO", b"3"), pack(*tracking), pack(b"PING")]
         # The kernel watches the time: else each read would give Python's lock away twice.
@@ -228,7 +193,7 @@ class Follower:
             if not data:
                 raise LostConnection(f"Redis at {self.address} closed the connection")
             for reply in reader.feed(data):
-                if isinstance(reply, Push):
+                if isinstance(reply, tuple):
                     self._hear(reply)
                     continue
                 if isinstance(reply, Exception):
@@ -241,8 +206,8 @@ class Follower:
                     self.entries.trusted_until = asked + self.max_stale
                     self.retry, self.last_complaint = RETRY, ""
 
-    def _hear(self, message: Push) -> None:
-        if message[:1] != [b"invalidate"]:
+    def _hear(self, message: tuple[Any, ...]) -> None:
+        if message[:1] != (b"invalidate",):
             return
         names = message[1]
         if names is None:  # of FLUSHDB, for instance

@@ -13,10 +13,9 @@ import socket
 import ssl
 import struct
 import sys
-import threading
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from hashlib import sha1
 from typing import Any
 
@@ -24,7 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from .resp import Reader, pack
+from .resp import new_reader, pack
 
 READ_SIZE = 64 * 1024
 
@@ -150,13 +149,18 @@ def redis_errors(doing: str, address: Address) -> Iterator[None]:
 class Connection:
     """One socket, used by one thread at a time."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, at_end: Callable[[], None]) -> None:
         self.address = address
-        self.reader = Reader()
-        with redis_errors("to connect", address):
-            self.socket = address.open()
+        self.reader = new_reader()
+        try:
+            with redis_errors("to connect", address):
+                self.socket = address.open()
+        except BaseException:
+            at_end()
+            raise
         # Not __del__: of a cycle the garbage collector may take the socket first, and complain.
-        weakref.finalize(self, self.socket.close)
+        # Once, whether it is closed or forgotten.
+        self.close = weakref.finalize(self, _end, self.socket, at_end)
         try:
             for command in address.greeting:
                 reply = self.call(command)
@@ -194,8 +198,10 @@ class Connection:
             return False
         return not self.is_readable()
 
-    def close(self) -> None:
-        self.socket.close()
+
+def _end(connection: socket.socket, at_end: Callable[[], None]) -> None:
+    connection.close()
+    at_end()
 
 
 def _watch(connection: socket.socket) -> Callable[[], Any]:
@@ -215,7 +221,7 @@ class AsyncConnection(asyncio.Protocol):
 
     def __init__(self, address: Address, loop: asyncio.AbstractEventLoop) -> None:
         self.address, self.loop = address, loop
-        self.reader = Reader()
+        self.reader = new_reader()
         self.transport: Any = None
         self.is_closed = False
         # One a question, with the time when it was asked. A task that was cancelled leaves its
@@ -381,9 +387,9 @@ class Server:
     def _start(self) -> None:
         self.pid = os.getpid()
         self.idle: list[Connection] = []
-        self.slots = (
-            threading.BoundedSemaphore(self.max_connections) if self.max_connections else None
-        )
+        # One for each connection that may be opened. A list, for the garbage collector may give one
+        # back while this thread takes one, which no lock would bear.
+        self.slots = [None] * (self.max_connections or 0)
         self.loops = LoopConnections(self.address)
 
     def _check_fork(self) -> None:
@@ -396,14 +402,13 @@ class Server:
     def call(self, *commands: bytes) -> Any:
         """The reply to a command, in this thread; of several, which go together, a list."""
         self._check_fork()
-        if self.slots is None:
-            return self._call(*commands)
-        if not self.slots.acquire(blocking=False):
-            raise RedisConnectionError("Too many connections")
-        try:
-            return self._call(*commands)
-        finally:
-            self.slots.release()
+        if connection := self._take_idle():
+            try:
+                return self._use(connection, *commands)
+            except LostConnection:
+                self.idle.clear()  # the others are as old
+        with _lost_for_good():
+            return self._use(self._open(), *commands)
 
     async def acall(self, *commands: bytes) -> Any:
         """The same, awaited on the running event loop."""
@@ -411,20 +416,23 @@ class Server:
         loop = asyncio.get_running_loop()
         connection = self.loops.connections.get(loop)
         if connection is not None and not connection.is_closed:
-            # If it was lost, it is made again once; as in a thread.
-            with contextlib.suppress(LostConnection):
+            try:
                 return _or_raise(await _gather(connection, commands))
+            except LostConnection:
+                pass  # It is made again once; as in a thread.
         connection = await self.loops.get(loop)
         with _lost_for_good():
             return _or_raise(await _gather(connection, commands))
 
-    def _call(self, *commands: bytes) -> Any:
-        if connection := self._take_idle():
-            with contextlib.suppress(LostConnection):
-                return self._use(connection, *commands)
-            self.idle.clear()  # the others are as old
-        with _lost_for_good():
-            return self._use(Connection(self.address), *commands)
+    def _open(self) -> Connection:
+        if not self.max_connections:
+            return Connection(self.address, lambda: None)
+        slots = self.slots
+        try:
+            slots.pop()
+        except IndexError:
+            raise RedisConnectionError("Too many connections") from None
+        return Connection(self.address, lambda: slots.append(None))
 
     def _take_idle(self) -> Connection | None:
         while True:
@@ -490,7 +498,7 @@ class RedisCache:
         encode: Callable[[Any], Any],
         decode: Callable[[bytes], Any],
         life: Callable[[Any], tuple[bytes, int] | None],
-        forgive: Callable[[Exception], bool],
+        forgive: Callable[[Exception], bool] | None = None,
     ) -> None:
         self.write, self.reads, self.choose = write, reads, choose
         self.make_key, self.encode, self.decode = make_key, encode, decode
@@ -616,17 +624,23 @@ class RedisCache:
         try:
             return server.call(*commands)
         except Exception as error:
-            if self.forgive(error):
+            if self.forgive and self.forgive(error):
                 return None
             raise
 
-    async def _aask(self, server: Server, *commands: bytes) -> Any:
-        try:
-            return await server.acall(*commands)
-        except Exception as error:
-            if self.forgive(error):
-                return None
-            raise
+    def _aask(self, server: Server, *commands: bytes) -> Coroutine[Any, Any, Any]:
+        # Without a coroutine of its own where no error is forgiven.
+        asked = server.acall(*commands)
+        return _forgiving(asked, self.forgive) if self.forgive else asked
+
+
+async def _forgiving(asked: Coroutine[Any, Any, Any], forgive: Callable[[Exception], bool]) -> Any:
+    try:
+        return await asked
+    except Exception as error:
+        if forgive(error):
+            return None
+        raise
 
 
 def _check_value(reply: Any) -> Any:

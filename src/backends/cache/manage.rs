@@ -20,9 +20,16 @@ struct Keys {
     store: CacheStore,
     limit: usize,
     cursor: Option<String>,
+    /// What the cache named at the cursor and is still to be looked at, and the cursor after that.
+    waiting: Vec<(String, SessionKey)>,
+    after: Option<String>,
 }
 
 impl Keys {
+    fn new(store: CacheStore, limit: usize, from: &str) -> Self {
+        Self { store, limit: limit.max(1), cursor: Some(from.to_owned()), waiting: Vec::new(), after: None }
+    }
+
     /// The next keys of the cache, with the names of the sessions. The first ones are kept for another try.
     async fn next(&self) -> Result<Option<(Vec<(String, SessionKey)>, Option<String>)>, StoreError> {
         let Some(cursor) = &self.cursor else { return Ok(None) };
@@ -45,14 +52,22 @@ impl Keys {
 #[async_trait]
 impl Listing for Keys {
     async fn next_page(&mut self) -> Result<Option<Vec<StoredSession>>, StoreError> {
-        let Some((named, next)) = self.next().await? else { return Ok(None) };
-        let (keys, names): (Vec<_>, Vec<_>) = named.into_iter().unzip();
+        if self.waiting.is_empty() {
+            let Some((named, next)) = self.next().await? else { return Ok(None) };
+            (self.waiting, self.after) = (named, next);
+        }
+        // A cache may name more at once than should be in memory with their values.
+        let rest = self.waiting.len().saturating_sub(self.limit);
+        let (keys, names): (Vec<_>, Vec<_>) = self.waiting[rest..].iter().cloned().unzip();
         let entries = self.store.cache.entries(&keys).await?;
         let now = (self.store.clock)();
         let found = names.into_iter().zip(entries);
         let page = found.filter_map(|(name, entry)| Some(self.store.stored(name, entry?, now)));
         let page = page.collect();
-        self.cursor = next;
+        self.waiting.truncate(rest);
+        if rest == 0 {
+            self.cursor = self.after.take();
+        }
         Ok(Some(page))
     }
 
@@ -95,11 +110,11 @@ impl CacheStore {
 #[async_trait]
 impl ManagedStore for CacheStore {
     fn list(&self, _: Which, limit: usize, from: &str) -> Box<dyn Listing> {
-        Box::new(Keys { store: self.clone(), limit: limit.max(1), cursor: Some(from.to_owned()) })
+        Box::new(Keys::new(self.clone(), limit, from))
     }
 
     async fn count(&self) -> Result<u64, StoreError> {
-        let mut keys = Keys { store: self.clone(), limit: 1000, cursor: Some(String::new()) };
+        let mut keys = Keys::new(self.clone(), 1000, "");
         let mut count = 0;
         while let Some((named, next)) = keys.next().await? {
             count += named.len() as u64;

@@ -209,10 +209,10 @@ impl Inner {
             Err(error) => return Err(StoreError::File(error)),
         };
         let Some(stored) = self.read(path)? else { return Ok(None) };
-        if session.stored() != Some(&stored.contents) {
+        if session.stored().map(|before| &before.value) != Some(&stored.contents) {
             // As in Django, what cannot be read is an empty session.
             let now = self.decode(&stored).map(Session::into_data).unwrap_or_default();
-            if !session.rebase(now, stored.contents) {
+            if !session.rebase(now, stored.contents.into()) {
                 return Ok(None);
             }
         }
@@ -220,7 +220,7 @@ impl Inner {
         if !super::replace_existing_with(path, text.as_bytes(), self.options()).map_err(StoreError::File)? {
             return Ok(None);
         }
-        session.note(Some(text.into_bytes()));
+        session.note(Some(text.into_bytes().into()));
         Ok(Some(session))
     }
 
@@ -383,7 +383,7 @@ impl SessionStore for FileStore {
             Some((data, contents)) => {
                 let mut session = Session::with_data(Some(key.clone()), data);
                 if self.merges() {
-                    session.note(Some(contents));
+                    session.note(Some(contents.into()));
                 }
                 Ok(session)
             }

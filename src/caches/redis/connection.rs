@@ -99,8 +99,12 @@ impl Link {
 
     async fn try_query(&self, request: Request<'_>) -> Result<Value, Failure> {
         let attempt = self.attempt();
-        let mut connection =
-            wait(attempt.clone()).await.map_err(|error| Failure { error, was_connected: false })?;
+        let ready = attempt.borrow().clone();
+        let connection = match ready {
+            Some(connection) => connection,
+            None => wait(attempt.clone()).await,
+        };
+        let mut connection = connection.map_err(|error| Failure { error, was_connected: false })?;
         self.run(request, &attempt, &mut connection).await
     }
 
@@ -221,8 +225,8 @@ pub(super) fn explain(error: RedisError) -> CacheError {
         }
         (_, Some("NOAUTH")) => "it wants a password: set `password`, and `username` if there are users",
         (_, Some("NOPERM")) => {
-            "this user may not do that: sessions need GET, SET, EXISTS, DEL, EXPIRE and PERSIST on their keys, and EVAL \
-             if saves are merged"
+            "this user may not do that: sessions need GET, SET, EXISTS, DEL, EXPIRE and PERSIST on their keys, EVAL if \
+             saves are merged, and to be listed SCAN, INFO and PTTL"
         }
         _ => return CacheError::Redis(error),
     };

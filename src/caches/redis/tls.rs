@@ -88,9 +88,9 @@ impl Certificates {
         Client::open(info.set_addr(addr))
     }
 
-    pub(super) fn cluster(self, builder: ClusterClientBuilder) -> ClusterClientBuilder {
+    pub(super) fn cluster(&self, builder: ClusterClientBuilder) -> ClusterClientBuilder {
         let mode = if self.is_insecure { TlsMode::Insecure } else { TlsMode::Secure };
-        builder.tls(mode).certs(self.files).danger_accept_invalid_hostnames(self.any_hostname)
+        builder.tls(mode).certs(self.files.clone()).danger_accept_invalid_hostnames(self.any_hostname)
     }
 
     pub(super) fn is_insecure(&self) -> bool {

@@ -9,11 +9,19 @@ use crate::contrib::auth::{UserId, key_parameter};
 use crate::session::SessionKey;
 use crate::settings::PkType;
 
+/// Rows of one SELECT of those that are stale.
+const BATCH: usize = 500;
+
+/// Its primary key, and the name of its session.
+pub(super) type StaleRow = (i64, SessionKey);
+
 /// The statements, made once. Where a session may have two names, both are asked for; or the one twice.
 pub(super) struct Statements {
     /// Rows of a user, each column as text.
     pub(super) of_user: String,
     pub(super) end: String,
+    stale: String,
+    end_stale: String,
     forget: String,
     rename: String,
     take_over: String,
@@ -45,6 +53,18 @@ impl Statements {
                 user(1)
             ),
             end: format!("DELETE FROM {table} WHERE id = {}", key_parameter(pool, 1, PkType::Integer)),
+            stale: format!(
+                "SELECT {}, {} FROM {table} WHERE last_seen < {} AND id > {} ORDER BY id LIMIT {BATCH}",
+                text_of(pool, "id"),
+                text_of(pool, "session_key"),
+                moment(1),
+                key_parameter(pool, 2, PkType::Integer)
+            ),
+            end_stale: format!(
+                "DELETE FROM {table} WHERE id = {} AND last_seen < {}",
+                key_parameter(pool, 1, PkType::Integer),
+                moment(2)
+            ),
             forget: format!("DELETE FROM {table} WHERE {}", named(1)),
             rename: format!("UPDATE {table} SET session_key = {} WHERE {}", text(1), named(2)),
             take_over: format!(
@@ -77,11 +97,15 @@ impl Statements {
     }
 }
 
-fn columns(pool: &Pool) -> String {
-    let text = |column| match pool.vendor() {
+fn text_of(pool: &Pool, column: &str) -> String {
+    match pool.vendor() {
         Vendor::MySql => format!("CAST({column} AS CHAR)"),
         Vendor::Sqlite | Vendor::Postgres => format!("CAST({column} AS TEXT)"),
-    };
+    }
+}
+
+fn columns(pool: &Pool) -> String {
+    let text = |column| text_of(pool, column);
     let ip = match pool.vendor() {
         Vendor::Postgres => "host(ip)".to_owned(), // without its netmask
         Vendor::Sqlite | Vendor::MySql => text("ip"),
@@ -159,6 +183,23 @@ impl Devices {
         let parameters = [&*user, &now, &ip, &visit.user_agent, name, &before, &user];
         Ok(self.pool.execute(&self.statements.see, &parameters).await? > 0
             || self.pool.fetch(&self.statements.find, &[name]).await?.is_some())
+    }
+
+    /// Some rows that were not seen since, from after that primary key on.
+    pub(super) async fn stale(&self, since: Timestamp, after: i64) -> Result<Vec<StaleRow>, StoreError> {
+        let parameters = [&*self.moment(since), &after.to_string()];
+        let rows = self.pool.fetch_texts(&self.statements.stale, &parameters).await?;
+        let read = |row: Vec<Option<String>>| match <[_; 2]>::try_from(row) {
+            Ok([Some(id), Some(key)]) => Some((id.parse().ok()?, SessionKey::from_stored_name(key))),
+            _ => None,
+        };
+        Ok(rows.into_iter().filter_map(read).collect())
+    }
+
+    /// Unless it was seen meanwhile.
+    pub(super) async fn end_stale(&self, id: i64, since: Timestamp) -> Result<u64, StoreError> {
+        let parameters = [&*id.to_string(), &self.moment(since)];
+        Ok(self.pool.execute(&self.statements.end_stale, &parameters).await?)
     }
 
     fn moment(&self, moment: Timestamp) -> String {

@@ -7,7 +7,7 @@ use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{SignedDuration, Timestamp};
 
 use super::error::printable;
-use super::graph::{Graph, How, Id, Node, Object, Span, Step};
+use super::graph::{Graph, How, Id, Links, Node, Object, Span, Step};
 use super::{int, text};
 
 /// A value by what can be read out of it.
@@ -24,7 +24,7 @@ pub(super) enum View<'a> {
     Items(&'a [Id]),
     /// A set or frozenset.
     Set(&'a [Id]),
-    Pairs(Cow<'a, [(Id, Id)]>),
+    Pairs(Cow<'a, [[Id; 2]]>),
     /// The message of a text that is translated late.
     Lazy(&'a [u8]),
     /// A date, number or id that is text in other formats. JSON as Python writes it does not have it.
@@ -35,19 +35,17 @@ pub(super) enum View<'a> {
 pub(super) fn view(graph: &Graph, id: Id) -> View<'_> {
     match graph.node(id) {
         Node::None => View::None,
-        Node::Bool(value) => View::Bool(*value),
-        Node::Int(value) => View::Int(*value),
-        Node::Long(span) => View::Long(graph.bytes(*span)),
-        Node::Float(value) => View::Float(*value),
-        Node::Str(span) => View::Text(graph.bytes(*span)),
-        Node::Bytes(span) | Node::ByteArray(span) => View::Bytes(graph.bytes(*span)),
-        Node::List(items) => View::Items(items),
-        Node::Tuple(items) => View::Items(items),
-        Node::Set(items) => View::Set(items),
-        Node::FrozenSet(items) => View::Set(items),
-        Node::Dict(items) => View::Pairs(Cow::Borrowed(items)),
-        Node::Global { .. } => View::Opaque,
-        Node::Object(object) => view_object(graph, object).unwrap_or(View::Opaque),
+        Node::Bool(value) => View::Bool(value),
+        Node::Int(value) => View::Int(value),
+        Node::Long(span) => View::Long(graph.bytes(span)),
+        Node::Float(value) => View::Float(value),
+        Node::Str(span) => View::Text(graph.bytes(span)),
+        Node::Bytes(span) | Node::ByteArray(span) => View::Bytes(graph.bytes(span)),
+        Node::List(links) | Node::Tuple(links) => View::Items(graph.items(links)),
+        Node::Set(links) | Node::FrozenSet(links) => View::Set(graph.items(links)),
+        Node::Dict(links) => View::Pairs(Cow::Borrowed(graph.pairs(links))),
+        Node::Global(_) => View::Opaque,
+        Node::Object(place) => view_object(graph, graph.object(place)).unwrap_or(View::Opaque),
     }
 }
 
@@ -80,6 +78,7 @@ fn view_object<'a>(graph: &'a Graph, object: &'a Object) -> Option<View<'a>> {
 /// Module and name of an object's class, as far as the pickle names it.
 fn class_of<'a>(graph: &'a Graph, object: &'a Object) -> Option<(&'a str, &'a str)> {
     if let Node::Object(method) = graph.node(object.class) {
+        let method = graph.object(method);
         // A method of a class: `getattr(zoneinfo.ZoneInfo, "_unpickle")`.
         return match (graph.global(method.class)?, graph.tuple(method.args)?) {
             (("builtins", "getattr"), [class, _]) => graph.global(*class),
@@ -108,11 +107,11 @@ pub(super) fn type_name(graph: &Graph, id: Id) -> String {
         Node::Dict(_) => "dict",
         Node::Set(_) => "set",
         Node::FrozenSet(_) => "frozenset",
-        Node::Global { .. } => {
+        Node::Global(_) => {
             return graph.global(id).map_or_else(String::new, |(module, name)| printable(module, name));
         }
-        Node::Object(object) => {
-            return class_of(graph, object)
+        Node::Object(place) => {
+            return class_of(graph, graph.object(place))
                 .map_or_else(|| "an unnamed class".to_owned(), |(module, name)| printable(module, name));
         }
     };
@@ -123,14 +122,14 @@ pub(super) fn type_name(graph: &Graph, id: Id) -> String {
 
 fn str_of(graph: &Graph, id: Id) -> Option<&str> {
     match graph.node(id) {
-        Node::Str(span) => graph.text(*span),
+        Node::Str(span) => graph.text(span),
         _ => None,
     }
 }
 
 fn int_of(graph: &Graph, id: Id) -> Option<i64> {
     match graph.node(id) {
-        Node::Int(value) => Some(*value),
+        Node::Int(value) => Some(value),
         _ => None,
     }
 }
@@ -138,9 +137,9 @@ fn int_of(graph: &Graph, id: Id) -> Option<i64> {
 /// The packed fields of a date or time; as text, in latin-1, if Python 2 wrote them.
 fn state<'a>(graph: &'a Graph, args: &[Id], len: usize) -> Option<Cow<'a, [u8]>> {
     let bytes = match graph.node(*args.first()?) {
-        Node::Bytes(span) => Cow::Borrowed(graph.bytes(*span)),
-        Node::Str(Span { len, .. }) if *len > 20 => return None,
-        Node::Str(span) => Cow::Owned(text::to_latin1(graph.bytes(*span))?),
+        Node::Bytes(span) => Cow::Borrowed(graph.bytes(span)),
+        Node::Str(Span { len, .. }) if len > 20 => return None,
+        Node::Str(span) => Cow::Owned(text::to_latin1(graph.bytes(span))?),
         _ => return None,
     };
     (bytes.len() == len).then_some(bytes)
@@ -184,7 +183,8 @@ fn time(graph: &Graph, args: &[Id]) -> Option<String> {
         [_] => Some(time.to_string()),
         [_, zone] => match graph.node(*zone) {
             Node::None => Some(time.to_string()),
-            Node::Object(object) => {
+            Node::Object(place) => {
+                let object = graph.object(place);
                 let class = class_of(graph, object)?;
                 let args = graph.tuple(object.args)?;
                 let offset = match class {
@@ -217,7 +217,8 @@ fn timedelta(graph: &Graph, args: &[Id]) -> Option<SignedDuration> {
 fn fixed_offset(graph: &Graph, class: (&str, &str), args: &[Id]) -> Option<SignedDuration> {
     match (class, args) {
         (("datetime", "timezone"), [offset] | [offset, _]) => {
-            let Node::Object(object) = graph.node(*offset) else { return None };
+            let Node::Object(place) = graph.node(*offset) else { return None };
+            let object = graph.object(place);
             (class_of(graph, object)? == ("datetime", "timedelta")).then_some(())?;
             timedelta(graph, graph.tuple(object.args)?)
         }
@@ -230,9 +231,10 @@ fn fixed_offset(graph: &Graph, class: (&str, &str), args: &[Id]) -> Option<Signe
 
 /// The offset of any zone that is known, at a moment. `None` in it is no zone.
 fn offset_at(graph: &Graph, zone: Id, moment: DateTime, is_second: bool) -> Option<Option<SignedDuration>> {
-    let Node::Object(object) = graph.node(zone) else {
+    let Node::Object(place) = graph.node(zone) else {
         return matches!(graph.node(zone), Node::None).then_some(None);
     };
+    let object = graph.object(place);
     let (class, args) = (class_of(graph, object)?, graph.tuple(object.args)?);
     if class != ("zoneinfo", "ZoneInfo") {
         return fixed_offset(graph, class, args).map(Some);
@@ -270,10 +272,10 @@ fn offset_text(offset: impl Into<Option<SignedDuration>>) -> String {
 fn uuid(graph: &Graph, object: &Object) -> Option<String> {
     let [Step::Build(state)] = object.steps[..] else { return None };
     let Node::Dict(items) = graph.node(state) else { return None };
-    let number = items.iter().find(|(key, _)| str_of(graph, *key) == Some("int"))?.1;
-    let number = match graph.node(number) {
-        Node::Int(value) => u128::try_from(*value).ok()?,
-        Node::Long(span) => int::to_u128(graph.bytes(*span))?,
+    let [_, number] = graph.pairs(items).iter().find(|[key, _]| str_of(graph, *key) == Some("int"))?;
+    let number = match graph.node(*number) {
+        Node::Int(value) => u128::try_from(value).ok()?,
+        Node::Long(span) => int::to_u128(graph.bytes(span))?,
         _ => return None,
     };
     let mut text = format!("{number:032x}");
@@ -284,12 +286,12 @@ fn uuid(graph: &Graph, object: &Object) -> Option<String> {
 fn safe_text<'a>(graph: &'a Graph, object: &Object, args: &[Id]) -> Option<View<'a>> {
     // The empty state of Python 2 changes nothing.
     let is_plain = object.steps.iter().all(|step| match step {
-        Step::Build(state) => matches!(graph.node(*state), Node::Dict(items) if items.is_empty()),
+        Step::Build(state) => matches!(graph.node(*state), Node::Dict(Links { len: 0, .. })),
         _ => false,
     });
     let span = match (args, is_plain) {
         ([text], true) | ([_, _, text], true) => match graph.node(*text) {
-            Node::Str(span) => *span,
+            Node::Str(span) => span,
             _ => return None,
         },
         _ => return None,
@@ -304,22 +306,19 @@ fn ordered_dict<'a>(graph: &'a Graph, object: &'a Object, class: &str, args: &[I
         // Python 2: a list of lists of key and value.
         ("OrderedDict", [items]) => {
             let Node::List(items) = graph.node(*items) else { return None };
-            for item in items {
-                match graph.node(*item) {
-                    Node::List(pair) if pair.len() == 2 => pairs.push((pair[0], pair[1])),
-                    Node::Tuple(pair) if pair.len() == 2 => pairs.push((pair[0], pair[1])),
-                    _ => return None,
-                }
+            for item in graph.items(items) {
+                let (Node::List(pair) | Node::Tuple(pair)) = graph.node(*item) else { return None };
+                pairs.push(graph.items(pair).try_into().ok()?);
             }
         }
         _ => return None,
     }
     for step in &object.steps {
-        match step {
+        match *step {
             Step::SetItems(items) if pairs.is_empty() && object.steps.len() == 1 => {
-                return Some(View::Pairs(Cow::Borrowed(items)));
+                return Some(View::Pairs(Cow::Borrowed(graph.pairs(items))));
             }
-            Step::SetItems(items) => pairs.extend(items),
+            Step::SetItems(items) => pairs.extend(graph.pairs(items)),
             // Attributes of its own, which are no items.
             Step::Build(_) => {}
             _ => return None,
@@ -331,7 +330,7 @@ fn ordered_dict<'a>(graph: &'a Graph, object: &'a Object, class: &str, args: &[I
 /// The message of `gettext_lazy`, untranslated: only Python has the catalogs.
 fn lazy_text<'a>(graph: &'a Graph, args: &[Id]) -> Option<&'a [u8]> {
     let [function, args, keywords, ..] = args else { return None };
-    if !matches!(graph.node(*keywords), Node::Dict(items) if items.is_empty()) {
+    if !matches!(graph.node(*keywords), Node::Dict(Links { len: 0, .. })) {
         return None;
     }
     let message = match (graph.global(*function)?, graph.tuple(*args)?) {
@@ -340,7 +339,7 @@ fn lazy_text<'a>(graph: &'a Graph, args: &[Id]) -> Option<&'a [u8]> {
         _ => return None,
     };
     match graph.node(message) {
-        Node::Str(span) => Some(graph.bytes(*span)),
+        Node::Str(span) => Some(graph.bytes(span)),
         _ => None,
     }
 }

@@ -101,7 +101,7 @@ impl<'a> Value<'_, 'a> {
         Ok(value)
     }
 
-    fn pairs<'de, V: Visitor<'de>>(self, pairs: Cow<'a, [(Id, Id)]>, visitor: V) -> Result<V::Value, Error> {
+    fn pairs<'de, V: Visitor<'de>>(self, pairs: Cow<'a, [[Id; 2]]>, visitor: V) -> Result<V::Value, Error> {
         self.reader.enter()?;
         let mut access = Pairs { pairs: &pairs, at: 0, reader: self.reader };
         let value = visitor.visit_map(&mut access)?;
@@ -183,7 +183,7 @@ impl<'de> de::Deserializer<'de> for Value<'_, '_> {
     ) -> Result<V::Value, Error> {
         match self.view()? {
             View::Pairs(pairs) => match *pairs {
-                [(name, content)] => {
+                [[name, content]] => {
                     self.reader.enter()?;
                     let value = visitor.visit_enum(Variant { reader: self.reader, name, content })?;
                     self.reader.depth -= 1;
@@ -232,7 +232,7 @@ impl<'de> de::SeqAccess<'de> for &mut Items<'_, '_> {
 }
 
 struct Pairs<'p, 'r, 'a> {
-    pairs: &'p [(Id, Id)],
+    pairs: &'p [[Id; 2]],
     at: usize,
     reader: &'r mut Reader<'a>,
 }
@@ -242,13 +242,13 @@ impl<'de> de::MapAccess<'de> for &mut Pairs<'_, '_, '_> {
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
         match self.pairs.get(self.at) {
-            Some((key, _)) => seed.deserialize(Value { reader: self.reader, id: *key }).map(Some),
+            Some([key, _]) => seed.deserialize(Value { reader: self.reader, id: *key }).map(Some),
             None => Ok(None),
         }
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
-        let (_, value) = self.pairs[self.at];
+        let [_, value] = self.pairs[self.at];
         self.at += 1;
         seed.deserialize(Value { reader: self.reader, id: value })
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::classes::{self, View};
-use super::graph::{Builder, FALSE, Graph, Id, NONE, Node, TRUE};
+use super::graph::{Builder, FALSE, Graph, Id, Links, NONE, Node, TRUE};
 use super::int::{self, Int};
 use super::{Error, MAX_EXPANDED, keys, text};
 use crate::serializers::json::scan::{Kind, Scanner, unescape};
@@ -29,7 +29,7 @@ struct Open<'a> {
 
 enum Items<'a> {
     Array(&'a [Id]),
-    Object(std::borrow::Cow<'a, [(Id, Id)]>),
+    Object(std::borrow::Cow<'a, [[Id; 2]]>),
 }
 
 pub(super) fn to_json(graph: &Graph, root: Id) -> Result<RawValue, Error> {
@@ -88,7 +88,7 @@ impl<'a> Writer<'a> {
     fn next_item(&mut self, mut open: Open<'a>) -> Result<(), Error> {
         let (next, close) = match &open.items {
             Items::Array(items) => (items.get(open.at).map(|value| (None, *value)), b']'),
-            Items::Object(items) => (items.get(open.at).map(|(key, value)| (Some(*key), *value)), b'}'),
+            Items::Object(items) => (items.get(open.at).map(|[key, value]| (Some(*key), *value)), b'}'),
         };
         let Some((key, value)) = next else {
             self.output.push(close);
@@ -134,13 +134,13 @@ fn write_text(output: &mut Vec<u8>, text: &[u8]) {
 /// What is being read: items so far, and for an object the key that waits for its value.
 enum Unfinished {
     Array(Vec<Id>),
-    Object(Vec<(Id, Id)>, Id),
+    Object(Vec<Id>, Id),
 }
 
 pub(super) fn from_json(json: &RawValue) -> Result<(Graph, Id), Error> {
     let mut reader = Reader {
         scanner: Scanner::new(json.as_bytes()),
-        builder: Builder::new(Vec::new()),
+        builder: Builder::new(),
         keys: HashMap::new(),
         open: Vec::new(),
     };
@@ -148,6 +148,36 @@ pub(super) fn from_json(json: &RawValue) -> Result<(Graph, Id), Error> {
     let mut graph = reader.builder.graph;
     keys::settle(&mut graph)?;
     Ok((graph, root))
+}
+
+/// A number or literal, as Python's `json.loads` reads it.
+pub(super) enum Scalar {
+    None,
+    Bool(bool),
+    Int(Int),
+    Float(f64),
+}
+
+/// The number or literal that comes next, and is of this kind.
+///
+/// # Errors
+/// What the scanner finds, and an integer longer than Python takes.
+pub(super) fn scalar(scanner: &mut Scanner<'_>, kind: Kind) -> Result<Scalar, Error> {
+    let Kind::Literal(literal) = kind else {
+        return Ok(match scanner.number()? {
+            (text, true) => Scalar::Int(int::from_decimal(text)?),
+            (text, false) => Scalar::Float(text.parse().expect("a number by the grammar is one to Rust")),
+        });
+    };
+    scanner.offset += literal.len();
+    Ok(match literal {
+        "null" => Scalar::None,
+        "false" => Scalar::Bool(false),
+        "true" => Scalar::Bool(true),
+        "NaN" => Scalar::Float(f64::NAN),
+        "Infinity" => Scalar::Float(f64::INFINITY),
+        _ => Scalar::Float(f64::NEG_INFINITY),
+    })
 }
 
 struct Reader<'a> {
@@ -181,7 +211,7 @@ impl Reader<'_> {
                     self.open.push(Unfinished::Array(Vec::new()));
                     return Ok(None);
                 }
-                self.builder.push(Node::List(Vec::new()))
+                self.builder.push(Node::List(Links::default()))
             }
             Kind::Object => {
                 self.scanner.take(b'{');
@@ -190,40 +220,26 @@ impl Reader<'_> {
                     self.open.push(Unfinished::Object(Vec::new(), key));
                     return Ok(None);
                 }
-                self.builder.push(Node::Dict(Vec::new()))
+                self.builder.push(Node::Dict(Links::default()))
             }
             Kind::String => {
                 let text = unescape(self.scanner.string()?);
                 let span = self.builder.span(&text);
                 self.builder.push(Node::Str(span))
             }
-            Kind::Number => self.number()?,
-            Kind::Literal(literal) => {
-                self.scanner.offset += literal.len();
-                match literal {
-                    "null" => NONE,
-                    "false" => FALSE,
-                    "true" => TRUE,
-                    "NaN" => self.builder.push(Node::Float(f64::NAN)),
-                    "Infinity" => self.builder.push(Node::Float(f64::INFINITY)),
-                    _ => self.builder.push(Node::Float(f64::NEG_INFINITY)),
+            kind @ (Kind::Number | Kind::Literal(_)) => match scalar(&mut self.scanner, kind)? {
+                Scalar::None => NONE,
+                Scalar::Bool(false) => FALSE,
+                Scalar::Bool(true) => TRUE,
+                Scalar::Float(value) => self.builder.push(Node::Float(value)),
+                Scalar::Int(Int::Small(value)) => self.builder.push(Node::Int(value)),
+                Scalar::Int(Int::Big(bytes)) => {
+                    let span = self.builder.span(&bytes);
+                    self.builder.push(Node::Long(span))
                 }
-            }
+            },
         };
         Ok(Some(id))
-    }
-
-    fn number(&mut self) -> Result<Id, Error> {
-        let (text, is_integer) = self.scanner.number()?;
-        if !is_integer {
-            let value = text.parse().expect("a number by the grammar is one to Rust");
-            return Ok(self.builder.push(Node::Float(value)));
-        }
-        let node = match int::from_decimal(text)? {
-            Int::Small(value) => Node::Int(value),
-            Int::Big(bytes) => Node::Long(self.builder.span(&bytes)),
-        };
-        Ok(self.builder.push(node))
     }
 
     fn key(&mut self) -> Result<Id, Error> {
@@ -248,17 +264,17 @@ impl Reader<'_> {
                     return Ok(None);
                 }
                 self.scanner.take(b']');
-                Node::List(items)
+                Node::List(self.builder.link(&items))
             }
             Unfinished::Object(mut items, key) => {
-                items.push((key, value));
+                items.extend([key, value]);
                 if has_more {
                     let key = self.key()?;
                     self.open.push(Unfinished::Object(items, key));
                     return Ok(None);
                 }
                 self.scanner.take(b'}');
-                Node::Dict(items)
+                Node::Dict(self.builder.link(&items))
             }
         };
         Ok(Some(self.builder.push(node)))

@@ -251,3 +251,101 @@ fn shared_values_of_several_pickles() {
     assert_eq!(values[0], values[2]);
     assert_ne!(values[0], values[1]);
 }
+
+/// Lists that grow in turns: each is moved when it has no room, and nothing of another is lost.
+#[test]
+fn values_that_grow_in_turns() {
+    // Fewer than the opcode that is counted below.
+    let rounds = 70;
+    // Three containers in the memo, each of which gets one item a round, and one object that gets them all.
+    let mut data = b"\x80\x04]\x94}\x94\x8f\x94c__main__\nShop\n)\x81\x94".to_vec();
+    for round in 0..rounds as u8 {
+        data.extend([b'h', 0, b'K', round, b'a', b'0']);
+        data.extend([b'h', 1, b'K', round, b'K', round, b's', b'0']);
+        data.extend([b'h', 2, b'(', b'K', round, 0x90, b'0']);
+        data.extend([b'h', 3, b'K', round, b'a', b'0']);
+    }
+    data.extend(b"(h\x00h\x01h\x02h\x03t.");
+    let value = read(&data).unwrap();
+    for value in [read(&dumps(&value, Protocol::V5).unwrap()).unwrap(), value] {
+        let parts: Vec<_> = value.items().unwrap().collect();
+        let numbers = |value: &Value| value.to::<Vec<usize>>().unwrap();
+        assert_eq!(numbers(&parts[0]), (0..rounds).collect::<Vec<_>>());
+        assert_eq!(numbers(&parts[2]), (0..rounds).collect::<Vec<_>>());
+        let pairs = parts[1].dict_items().unwrap().map(|(key, value)| (key.to(), value.to()));
+        assert!(pairs.eq((0..rounds).map(|n| (Ok(n), Ok(n)))));
+        assert_eq!(
+            dumps(&parts[3], Protocol::V4).unwrap().iter().filter(|byte| **byte == b'K').count(),
+            rounds
+        );
+    }
+    // However they grow, the room that they left is no more than they take.
+    let mut data = b"\x80\x04".to_vec();
+    data.extend(b"]\x94".repeat(100));
+    for round in 0..100 * 100u32 {
+        data.extend([b'h', (round % 100) as u8, b'N', b'a', b'0']);
+    }
+    data.push(b'.');
+    let grown = read(&data).unwrap();
+    assert!(grown.graph.max_size() - data.len() < 6 * 4 * 100 * 100 + 16 * 200);
+}
+
+/// What CPython puts into the memo and never fetches leaves nothing behind, and what it fetches is one object.
+#[test]
+fn places_of_the_memo_that_nobody_fetches() {
+    let data = b"\x80\x04]\x94(\x8c\x01a\x94\x8c\x01b\x94}\x94(\x8c\x01c\x94h\x02ue.";
+    let value = read(data).unwrap();
+    let written = dumps(&value, Protocol::V4).unwrap();
+    assert_eq!(written, b"\x80\x04](\x8c\x01a\x8c\x01b\x94}\x8c\x01ch\x00se.");
+    // A place that is filled again is another value, and one that was left out is none.
+    assert_eq!(read(b"Nq\x05K\x01q\x050h\x05.").unwrap().to::<u8>(), Ok(1));
+    assert!(is_malformed(b"Nq\x05h\x04."));
+    // MEMOIZE counts the places that are taken.
+    assert!(is_malformed(b"Nq\x05\x94h\x00h\x02."));
+    assert_eq!(read(b"K\x07q\x05\x940h\x01.").unwrap().to::<u8>(), Ok(7));
+}
+
+/// Nothing above a mark is reached from below it, and no mark is taken for a value.
+#[test]
+fn marks_stay_apart_from_values() {
+    for data in [
+        &b"N(0."[..],
+        b"N(.",
+        b"N(a.",
+        b"](a.",
+        b"]((Nae.",
+        b"(.",
+        b"N(2.",
+        b"1.",
+        b"(1.",
+        b"N(\x85.",
+        b"](N(\x86.",
+        b"}(N(s.",
+        b"((e.",
+        b"(]e.",
+        b"(1N1.",
+        b"}(Nu.",
+        b"N(\x94.",
+    ] {
+        let judged = read(data);
+        let is_sound = matches!(data, b"N(0.");
+        assert_eq!(judged.is_ok(), is_sound, "{}", data.escape_ascii());
+    }
+    assert_eq!(read(b"](N(1e.").unwrap().items().unwrap().count(), 1);
+}
+
+/// Many bytearrays of one and the same bytes, which no pickler writes: small to keep, but each is written out.
+#[test]
+fn bytes_that_many_share() {
+    let len = 100_000;
+    let make = |count: usize| {
+        let text = [&b"B"[..], &(len as u32).to_le_bytes(), &vec![b'x'; len], b"\x940("].concat();
+        [&b"\x80\x04"[..], &text, &b"cbuiltins\nbytearray\nh\x00\x85R".repeat(count), b"t."].concat()
+    };
+    for protocol in [Protocol::V4, Protocol::V5] {
+        let written = dumps(&read(&make(20)).unwrap(), protocol).unwrap();
+        assert!((20 * len..20 * len + 1000).contains(&written.len()));
+    }
+    let max = Limits::default().max_size * 3;
+    assert_eq!(read(&make(5000)).unwrap_err(), Error::Limit { unit: "bytes of text", max });
+}

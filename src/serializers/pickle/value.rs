@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::classes::{self, View};
-use super::graph::{Builder, Graph, How, Id, Node, Object, Step};
+use super::graph::{Builder, Graph, How, Id, Links, Node, Object, Step};
 use super::{Error, de, int, json, keys, text};
 use crate::serializers::json::RawValue;
 
@@ -101,7 +101,7 @@ impl Value {
             Node::Dict(_) => Kind::Dict,
             Node::Set(_) => Kind::Set,
             Node::FrozenSet(_) => Kind::FrozenSet,
-            Node::Global { .. } => Kind::Class,
+            Node::Global(_) => Kind::Class,
             Node::Object(_) => Kind::Object,
         }
     }
@@ -174,6 +174,9 @@ impl Value {
 
     /// The same text in generalized UTF-8, where each lone surrogate has the three bytes that its code point would have.
     pub fn as_wtf8(&self) -> Option<&[u8]> {
+        if let Node::Str(span) = self.node() {
+            return Some(self.graph.bytes(span));
+        }
         match classes::view(&self.graph, self.id) {
             View::Text(text) => Some(text),
             _ => None,
@@ -183,7 +186,7 @@ impl Value {
     /// The content of `bytes` or a `bytearray`.
     pub fn as_bytes(&self) -> Option<&[u8]> {
         match self.node() {
-            Node::Bytes(span) | Node::ByteArray(span) => Some(self.graph.bytes(*span)),
+            Node::Bytes(span) | Node::ByteArray(span) => Some(self.graph.bytes(span)),
             _ => None,
         }
     }
@@ -203,12 +206,12 @@ impl Value {
             _ => return None,
         };
         Some((0..pairs.len()).map(move |index| {
-            let (key, value) = pairs[index];
+            let [key, value] = pairs[index];
             (self.at(key), self.at(value))
         }))
     }
 
-    fn node(&self) -> &Node {
+    fn node(&self) -> Node {
         self.graph.node(self.id)
     }
 
@@ -268,7 +271,7 @@ impl Value {
 
     /// A `tuple`.
     pub fn tuple(items: impl IntoIterator<Item = Value>) -> Self {
-        Self::build_of(items, |items| Node::Tuple(items.into()))
+        Self::build_of(items, Node::Tuple)
     }
 
     /// A `set`; the first of equal items stays.
@@ -293,7 +296,7 @@ impl Value {
     /// # Errors
     /// As [`set`](Self::set).
     pub fn frozenset(items: impl IntoIterator<Item = Value>) -> Result<Self, Error> {
-        Self::build_of(items, |items| Node::FrozenSet(items.into())).checked()
+        Self::build_of(items, Node::FrozenSet).checked()
     }
 
     /// A `dict`; of equal keys the last value stays, at the first one's place. The values may come from several pickles;
@@ -302,13 +305,13 @@ impl Value {
     /// A key that Python cannot hash is refused by [`dumps`](super::dumps).
     pub fn from_dict_items(items: impl IntoIterator<Item = (Value, Value)>) -> Self {
         Self::build(|builder| {
-            let items = items
+            let items: Vec<Id> = items
                 .into_iter()
-                .map(|(key, value)| {
-                    (builder.import(&key.graph, key.id), builder.import(&value.graph, value.id))
-                })
+                .flat_map(|(key, value)| [key, value])
+                .map(|value| builder.import(&value.graph, value.id))
                 .collect();
-            builder.push(Node::Dict(items))
+            let links = builder.link(&items);
+            builder.push(Node::Dict(links))
         })
     }
 
@@ -415,15 +418,17 @@ impl Value {
                 int::Int::Big(bytes) => Node::Long(builder.span(&bytes)),
             };
             let number = builder.push(number);
-            let state = builder.push(Node::Dict(vec![(key, number)]));
-            let (class, args) = (builder.global("uuid", "UUID"), builder.push(Node::Tuple([].into())));
+            let links = builder.link(&[key, number]);
+            let state = builder.push(Node::Dict(links));
+            let (class, args) = (builder.global("uuid", "UUID"), builder.push(Node::Tuple(Links::default())));
             let steps = vec![Step::Build(state)];
-            builder.push(Node::Object(Box::new(Object { how: How::New, class, args, steps })))
+            let node = builder.object(Object { how: How::New, class, args, steps });
+            builder.push(node)
         })
     }
 
     fn build(build: impl FnOnce(&mut Builder) -> Id) -> Self {
-        let mut builder = Builder::new(Vec::new());
+        let mut builder = Builder::new();
         let id = build(&mut builder);
         let mut graph = builder.graph;
         if graph.refused.is_none() {
@@ -432,10 +437,11 @@ impl Value {
         Self { graph: Arc::new(graph), id }
     }
 
-    fn build_of(items: impl IntoIterator<Item = Value>, node: impl FnOnce(Vec<Id>) -> Node) -> Self {
+    fn build_of(items: impl IntoIterator<Item = Value>, node: impl FnOnce(Links) -> Node) -> Self {
         Self::build(|builder| {
-            let items = items.into_iter().map(|item| builder.import(&item.graph, item.id)).collect();
-            builder.push(node(items))
+            let items: Vec<Id> = items.into_iter().map(|item| builder.import(&item.graph, item.id)).collect();
+            let links = builder.link(&items);
+            builder.push(node(links))
         })
     }
 
@@ -495,12 +501,11 @@ impl fmt::Debug for Value {
         match self.node() {
             Node::Str(span) => write!(f, "Value(str of {} bytes)", span.len),
             Node::Bytes(span) | Node::ByteArray(span) => write!(f, "Value({} of {})", self.class(), span.len),
-            Node::List(items) | Node::Set(items) => write!(f, "Value({} of {})", self.class(), items.len()),
-            Node::Tuple(items) | Node::FrozenSet(items) => {
-                write!(f, "Value({} of {})", self.class(), items.len())
+            Node::List(links) | Node::Set(links) | Node::Tuple(links) | Node::FrozenSet(links) => {
+                write!(f, "Value({} of {})", self.class(), links.len)
             }
-            Node::Dict(items) => write!(f, "Value(dict of {})", items.len()),
-            Node::Global { .. } => write!(f, "Value(class {})", self.class()),
+            Node::Dict(links) => write!(f, "Value(dict of {})", links.len / 2),
+            Node::Global(_) => write!(f, "Value(class {})", self.class()),
             _ => write!(f, "Value({})", self.class()),
         }
     }

@@ -39,7 +39,9 @@ impl Site {
             }
             let file =
                 Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("users {}.sqlite3", std::process::id()));
-            let database = json!({"ENGINE": "django.db.backends.sqlite3", "NAME": file});
+            // Many tests write. A transaction that reads first and then finds another one's lock would fail at once.
+            let options = json!({"transaction_mode": "IMMEDIATE", "timeout": 30});
+            let database = json!({"ENGINE": "django.db.backends.sqlite3", "NAME": file, "OPTIONS": options});
             let (django, export) = Self::start_django(&database, "auth.User")?;
             Some((Arc::new(Mutex::new(django)), export))
         });

@@ -1,7 +1,14 @@
 //! What becomes of the rows, at each thing that a browser does in Rust or in Django.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use django_sessions::backends::StoreError;
-use django_sessions::session::{Session, SessionKey};
+use django_sessions::backends::cache::CacheStore;
+use django_sessions::caches::KeyLayout;
+use django_sessions::caches::format::Format;
+use django_sessions::caches::memcached::{MemcachedCache, MemcachedSettings};
+use django_sessions::session::{Expiry, Session, SessionKey};
 use serde_json::{Value, json};
 
 use crate::apps::{Browser, FIREFOX, Framework, IP};
@@ -210,4 +217,86 @@ pub(crate) async fn all_but_one(site: &Site, framework: Framework) {
     assert_eq!(site.devices.end_all_sessions(&*site.store, &user, None).await.unwrap(), 1);
     assert_eq!(visit(site, &mut here, "user"), "stranger");
     assert_eq!(site.rows(&username).len(), 0);
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Lets time pass until every row is stale, of which none is left but those of live sessions.
+async fn cleared(site: &Site) -> u64 {
+    site.wait(2 * 86_400);
+    site.devices.clear_stale(&*site.store, DAY).await.unwrap()
+}
+
+/// What Django would remove, where each row is old enough.
+fn cleared_by_django(site: &Site) -> Value {
+    site.ask("clear_stale", json!({"days": -3}))
+}
+
+pub(crate) async fn stale_ones(site: &Site, framework: Framework) {
+    site.somebody();
+    cleared(site).await; // of the others
+    assert_eq!(cleared_by_django(site), 0, "{framework:?}: Rust left nothing behind");
+
+    let (username, _) = logged_in(site, framework).await;
+    let mut others = [Browser::new(), Browser::new(), Browser::new()];
+    for browser in &mut others {
+        framework.get(site, browser, &format!("/login/{username}")).await;
+    }
+    let key = |browser: &Browser| SessionKey::new(browser.cookie.clone().unwrap()).unwrap();
+    site.store.delete(&key(&others[0])).await.unwrap();
+    let mut logged_out = site.store.load(&key(&others[1])).await.unwrap();
+    logged_out.clear();
+    site.store.save(&mut logged_out).await.unwrap();
+    let mut expired = site.store.load(&key(&others[2])).await.unwrap();
+    expired.set_expiry(Some(Expiry::Seconds(-60)));
+    site.store.save(&mut expired).await.unwrap();
+
+    assert_eq!(site.rows(&username).len(), 4);
+    let fresh = site.devices.clear_stale(&*site.store, DAY).await.unwrap();
+    assert_eq!(fresh, 0, "{framework:?}: they were seen a moment ago");
+    assert_eq!(cleared(site).await, 3, "{framework:?}");
+    assert_eq!(only(site.rows(&username)), only(site.listed(&username)), "the live one stays");
+    assert_eq!(cleared_by_django(site), 0);
+
+    // The other way round.
+    let (_, browser) = logged_in(site, framework).await;
+    site.store.delete(&key(&browser)).await.unwrap();
+    assert_eq!(cleared_by_django(site), 1);
+    assert_eq!(cleared(site).await, 0, "{framework:?}");
+    let for_ever = site.devices.clear_stale(&*site.store, Duration::MAX).await.unwrap();
+    assert_eq!(for_ever, 0, "nothing is so old");
+}
+
+/// Of 1,200 rows those of one live session stay, which is in the second of three batches.
+pub(crate) async fn more_than_a_batch(site: &Site) {
+    let (username, _) = logged_in(site, Framework::Axum).await;
+    let live = only(site.rows(&username));
+    let sqlite = site.pool.sqlite().unwrap();
+    let many = format!(
+        "WITH RECURSIVE number(n) AS (SELECT -599 UNION ALL SELECT n + 1 FROM number WHERE n < 600) \
+         INSERT INTO django_session_device (id, user_id, session_key, created, last_seen, user_agent) \
+         SELECT n + 1000, user_id, 'gone' || n, created, last_seen, '' FROM number, django_session_device \
+         WHERE id = {} AND n <> 0",
+        live["id"]
+    );
+    sqlx::query(sqlx::AssertSqlSafe(many)).execute(sqlite).await.unwrap();
+    sqlx::query("UPDATE django_session_device SET id = 1000 WHERE session_key NOT LIKE 'gone%'")
+        .execute(sqlite)
+        .await
+        .unwrap();
+    assert_eq!(site.rows(&username).len(), 1_200);
+    assert_eq!(cleared(site).await, 1_199);
+    assert_eq!(only(site.rows(&username))["key"], live["key"]);
+}
+
+/// Every row stays, where the store is down.
+pub(crate) async fn what_does_not_answer_is_not_gone(site: &Site) {
+    let (username, _) = logged_in(site, Framework::Axum).await;
+    let nobody = MemcachedCache::open(&MemcachedSettings::new(["127.0.0.1:1"])).unwrap();
+    let store =
+        CacheStore::new(Arc::new(nobody), KeyLayout::default(), Format::django(), site.settings.clone());
+    site.wait(2 * 86_400);
+    let failed = site.devices.clear_stale(&store, DAY).await;
+    assert!(matches!(failed, Err(StoreError::Cache(_))), "{failed:?}");
+    assert_eq!(site.rows(&username).len(), 1);
 }

@@ -8,6 +8,7 @@ Out: {"value": the JSON text of the answer}
 
 import json
 import sys
+from datetime import timedelta
 
 from databases import make_database
 from django.conf import settings
@@ -127,6 +128,10 @@ def end_session(id):
     api.end_session(Device.objects.get(pk=id))
 
 
+def clear_stale(days):
+    return api.clear_stale(timedelta(days=days))
+
+
 def summaries(headers):
     """What is kept, and shown, of headers as a server hands them over: as latin-1."""
     cleaned = [agents.clean(header, MAX_AGENT) for header in headers]
@@ -137,7 +142,7 @@ OPERATIONS = {
     operation.__name__: operation
     for operation in (
         *(create, set_password, delete_user, hashes, visit, rows, user_sessions),
-        *(end_session, summaries),
+        *(end_session, clear_stale, summaries),
     )
 }
 

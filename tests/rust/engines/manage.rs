@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use django_sessions::backends::StoreError;
 use django_sessions::backends::cache::CacheStore;
 use django_sessions::backends::cached_db::CachedDbStore;
 use django_sessions::backends::db::Pool;
 use django_sessions::backends::file::FileStore;
 use django_sessions::backends::manage::{ManagedStore, Which};
+use django_sessions::backends::{SessionStore, StoreError};
 use django_sessions::caches::db::{DatabaseCacheSettings, DbCache};
 use django_sessions::caches::format::Format;
 use django_sessions::caches::locmem::{LocMemCache, LocMemSettings};
-use django_sessions::caches::redis::RedisCache;
+use django_sessions::caches::memcached::{MemcachedCache, MemcachedSettings};
+use django_sessions::caches::redis::{RedisCache, RedisSettings};
 use django_sessions::caches::{Cache, KeyLayout, TimeLimits};
+use django_sessions::session::Session;
 use jiff::SignedDuration;
 
 use super::caches::db;
@@ -48,19 +50,48 @@ async fn files() {
 async fn redis() {
     let Some(servers) = Servers::start(&["redis"]) else { return };
     let cache = RedisCache::connect(servers.text("redis", "url"), TimeLimits::default()).await.unwrap();
+    is_looked_after_in(cache).await;
+}
+
+#[tokio::test]
+async fn redis_cluster() {
+    let Some(servers) = Servers::start(&["redis_cluster"]) else { return };
+    let mut settings = RedisSettings::new(servers.text("redis_cluster", "urls"));
+    settings.cluster = true;
+    is_looked_after_in(RedisCache::open(&settings).await.unwrap()).await;
+}
+
+async fn is_looked_after_in(cache: RedisCache) {
     // What is special to Redis's patterns, and the sessions of two other engines, are not taken for these.
     let others = [KeyLayout::new("shop1", 1), KeyLayout::new("a", 1)];
     for others in others {
         let (db, _folder) = db().await;
         let engine = cache_store(cache.clone(), others.clone());
-        let mut session = django_sessions::session::Session::new();
-        django_sessions::backends::SessionStore::save(&engine, &mut session).await.unwrap();
+        let mut session = Session::new();
+        engine.save(&mut session).await.unwrap();
         let engine = CachedDbStore::new(cache_store(cache.clone(), KeyLayout::new("sh[op]1", 1)), db);
-        django_sessions::backends::SessionStore::create(&engine, &mut session).await.unwrap();
+        engine.create(&mut session).await.unwrap();
     }
     let store = cache_store(cache, KeyLayout::new("sh[op]1", 1));
     let grain = SignedDuration::from_millis(50);
     is_looked_after(&store, Nature { grain, keeps_expired: false, knows_saved: false }).await;
+}
+
+#[tokio::test]
+async fn memcached() {
+    let Some(servers) = Servers::start(&["memcached_three"]) else { return };
+    let mut settings = MemcachedSettings::new(
+        servers.numbers("memcached_three", "ports").iter().map(|port| format!("127.0.0.1:{port}")),
+    );
+    let other = MemcachedCache::open(&settings).unwrap();
+    let mut session = Session::new();
+    cache_store(other, KeyLayout::new("s/%", 1)).create(&mut session).await.unwrap();
+    settings.key_prefix = "all:".to_owned();
+    let cache = MemcachedCache::open(&settings).unwrap();
+    cache_store(cache.clone(), KeyLayout::new("other", 1)).create(&mut session).await.unwrap();
+    let grain = SignedDuration::from_secs(2);
+    let nature = Nature { grain, keeps_expired: false, knows_saved: false };
+    is_looked_after(&cache_store(cache, KeyLayout::new("s/%", 1)), nature).await;
 }
 
 #[tokio::test]

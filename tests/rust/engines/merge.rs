@@ -12,8 +12,9 @@ use django_sessions::backends::hashed_keys::HashedKeys;
 use django_sessions::backends::{SessionStore, StoreError};
 use django_sessions::caches::format::Format;
 use django_sessions::caches::locmem::{LocMemCache, LocMemSettings};
+use django_sessions::caches::memcached::{Library, MemcachedCache, MemcachedSettings, Serde};
 use django_sessions::caches::redis::RedisCache;
-use django_sessions::caches::{Cache, KeyLayout, Swapped, TimeLimits};
+use django_sessions::caches::{Cache, CacheError, KeyLayout, Seen, Swapped, TimeLimits};
 use django_sessions::conformance::{Capabilities, Clock};
 use django_sessions::session::{Session, SessionKey};
 use django_sessions::settings::{CacheBackend, CacheSettings, Engine, HashKeys, Settings};
@@ -55,6 +56,27 @@ async fn redis(servers: &Servers, merge: bool) -> CacheStore {
     CacheStore::new(Arc::new(cache), KeyLayout::default(), Format::django(), merging(merge))
 }
 
+/// How a project has its memcached, one or several.
+fn memcached_settings(ports: &[u32]) -> MemcachedSettings {
+    let mut settings = MemcachedSettings::new(ports.iter().map(|port| format!("127.0.0.1:{port}")));
+    settings.timeout = 10.0;
+    settings
+}
+
+fn memcached(settings: &MemcachedSettings, merge: bool) -> CacheStore {
+    let cache = MemcachedCache::open(settings).unwrap();
+    CacheStore::new(Arc::new(cache), KeyLayout::default(), Format::django(), merging(merge))
+}
+
+fn three(servers: &Servers) -> MemcachedSettings {
+    memcached_settings(&servers.numbers("memcached_three", "ports"))
+}
+
+async fn cached_db_on_memcached(servers: &Servers, merge: bool) -> Opened {
+    let (db, folder) = sqlite(merge).await;
+    (Arc::new(CachedDbStore::new(memcached(&three(servers), merge), db)), vec![folder])
+}
+
 fn locmem() -> CacheStore {
     let cache = LocMemCache::open(&LocMemSettings::default()).unwrap();
     CacheStore::new(Arc::new(cache), KeyLayout::default(), Format::django(), merging(true))
@@ -87,7 +109,11 @@ async fn each_conforms() {
     let Some(servers) = Servers::start(&["redis"]) else { return };
     let mut of_a_server = options(Clock::real(), Capabilities::CACHE);
     of_a_server.visitors = 16;
-    conforms(redis(&servers, true).await, of_a_server).await;
+    conforms(redis(&servers, true).await, of_a_server.clone()).await;
+    if let Some(servers) = Servers::start(&["memcached_three"]) {
+        of_a_server.large = 900_000; // it takes no values beyond its 1 MB
+        conforms(memcached(&three(&servers), true), of_a_server).await;
+    }
     let (db, _folder) = sqlite(true).await;
     let clock = Clock::manual();
     let reader = clock.clone();
@@ -158,10 +184,23 @@ async fn none_is_lost_in_redis_and_cached_db() {
     none_is_lost("cached_db", &cached_db(&servers, true).await, &cached_db(&servers, false).await).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn none_is_lost_in_memcached_and_cached_db() {
+    let Some(servers) = Servers::start(&["memcached_three"]) else { return };
+    let mut settings = three(&servers);
+    (settings.serde, settings.min_compress_len) = (Serde::Compressed, 1);
+    let (merged, whole) = (memcached(&settings, true), memcached(&settings, false));
+    none_is_lost("memcached", &(Arc::new(merged), vec![]), &(Arc::new(whole), vec![])).await;
+    let (merged, whole) =
+        (cached_db_on_memcached(&servers, true).await, cached_db_on_memcached(&servers, false).await);
+    none_is_lost("cached_db, memcached", &merged, &whole).await;
+}
+
 /// What the table of docs/merge.md says, in each store.
 #[tokio::test]
 async fn who_wins() {
     let servers = Servers::start(&["redis"]);
+    let memcacheds = Servers::start(&["memcached_three"]);
     let (db, folder) = sqlite(true).await;
     let mut stores: Vec<Opened> = vec![files(true), (Arc::new(db), vec![folder])];
     let (old, old_folder) = files(false);
@@ -173,6 +212,12 @@ async fn who_wins() {
     if let Some(servers) = &servers {
         stores.push((Arc::new(redis(servers, true).await), vec![]));
         stores.push(cached_db(servers, true).await);
+    }
+    if let Some(servers) = &memcacheds {
+        stores.push((Arc::new(memcached(&three(servers), true)), vec![]));
+        stores.push(cached_db_on_memcached(servers, true).await);
+        let hashed = HashedKeys::new(Arc::new(memcached(&three(servers), true)), HashKeys::Sha256);
+        stores.push((Arc::new(hashed), vec![]));
     }
     for (store, _folders) in &stores {
         let store = &**store;
@@ -243,15 +288,149 @@ async fn a_new_session_is_merged_too() {
 async fn redis_swaps_what_is_still_the_same() {
     let Some(servers) = Servers::start(&["redis"]) else { return };
     let cache = RedisCache::connect(servers.text("redis", "url"), TimeLimits::default()).await.unwrap();
-    let swap = async |before, value, timeout| cache.swap(":1:k", before, value, timeout).await.unwrap();
-    assert_eq!(swap(Some(b"1"), b"2", None).await, Swapped::Missing);
-    cache.set(":1:k", b"1", None).await.unwrap();
-    assert_eq!(swap(Some(b"0"), b"2", None).await, Swapped::Differs(b"1".to_vec()));
-    assert_eq!(swap(None, b"2", None).await, Swapped::Differs(b"1".to_vec()));
-    assert_eq!(swap(Some(b"1"), b"\xff", Some(Duration::from_secs(60))).await, Swapped::Done);
-    assert_eq!(cache.get(":1:k").await.unwrap().as_deref(), Some(&b"\xff"[..]));
-    assert_eq!(swap(Some(b"\xff"), b"3", Some(Duration::ZERO)).await, Swapped::Done);
-    assert_eq!(cache.get(":1:k").await.unwrap(), None, "it is over");
+    swaps_what_is_still_the_same(&cache, ":1:k").await;
+}
+
+async fn swaps_what_is_still_the_same(cache: &dyn Cache, key: &str) {
+    let swap = async |before: Option<&[u8]>, value, timeout| {
+        let before = before.map(|before| Seen::from(before.to_vec()));
+        match cache.swap(key, before.as_ref(), value, timeout).await.unwrap() {
+            Swapped::Differs(seen) => Err(seen.value),
+            swapped => Ok(swapped),
+        }
+    };
+    assert_eq!(swap(Some(b"1"), b"2", None).await, Ok(Swapped::Missing), "{key}");
+    cache.set(key, b"1", None).await.unwrap();
+    assert_eq!(swap(Some(b"0"), b"2", None).await, Err(b"1".to_vec()));
+    assert_eq!(swap(None, b"2", None).await, Err(b"1".to_vec()));
+    assert_eq!(swap(Some(b"1"), b"\xff", Some(Duration::from_secs(60))).await, Ok(Swapped::Done));
+    assert_eq!(cache.get(key).await.unwrap().as_deref(), Some(&b"\xff"[..]));
+    assert_eq!(swap(Some(b"\xff"), b"3", Some(Duration::ZERO)).await, Ok(Swapped::Done));
+    assert_eq!(cache.get(key).await.unwrap(), None, "it is over");
+
+    // What was looked at.
+    cache.set(key, b"1", None).await.unwrap();
+    let seen = cache.look(key).await.unwrap().unwrap();
+    assert_eq!(seen.value, b"1");
+    assert_eq!(cache.swap(key, Some(&seen), b"2", None).await.unwrap(), Swapped::Done);
+    let Swapped::Differs(now) = cache.swap(key, Some(&seen), b"3", None).await.unwrap() else { panic!() };
+    assert_eq!(now.value, b"2");
+    assert_eq!(cache.swap(key, Some(&now), b"3", None).await.unwrap(), Swapped::Done);
+    let seen = cache.look(key).await.unwrap().unwrap();
+    cache.delete(key).await.unwrap();
+    assert_eq!(cache.swap(key, Some(&seen), b"4", None).await.unwrap(), Swapped::Missing);
+    assert_eq!(cache.get(key).await.unwrap(), None, "what was deleted stays so");
+    cache.set(key, b"5", None).await.unwrap();
+    let swapped = cache.swap(key, Some(&seen), b"4", None).await.unwrap();
+    assert!(matches!(swapped, Swapped::Differs(now) if now.value == b"5"), "another of the name");
+    cache.delete(key).await.unwrap();
+}
+
+#[tokio::test]
+async fn memcached_swaps_what_is_still_the_same() {
+    let Some(servers) = Servers::start(&["memcached", "memcached_three"]) else { return };
+    let one = memcached_settings(&[servers.number("memcached", "port")]);
+    swaps_what_is_still_the_same(&MemcachedCache::open(&one).unwrap(), ":1:k").await;
+    for (library, serde) in [
+        (Library::Pymemcache, Serde::Pickle),
+        (Library::Pymemcache, Serde::Compressed),
+        (Library::Pylibmc, Serde::Pickle),
+    ] {
+        let mut settings = three(&servers);
+        (settings.library, settings.serde, settings.min_compress_len) = (library, serde, 1);
+        let cache = MemcachedCache::open(&settings).unwrap();
+        for number in 0..20 {
+            swaps_what_is_still_the_same(&cache, &format!(":1:k{number}")).await;
+        }
+    }
+}
+
+/// Values that are compressed are compared as they were before.
+#[tokio::test]
+async fn memcached_swaps_what_is_compressed() {
+    let Some(servers) = Servers::start(&["memcached_three"]) else { return };
+    let mut settings = three(&servers);
+    settings.serde = Serde::Compressed;
+    let cache = MemcachedCache::open(&settings).unwrap();
+    let plain = MemcachedCache::open(&three(&servers)).unwrap();
+    let (long, longer) = (b"tea ".repeat(1000), b"tea ".repeat(2000));
+    cache.set(":1:k", &long, None).await.unwrap();
+    let before = Seen::from(long);
+    assert_eq!(cache.swap(":1:k", Some(&before), &longer, None).await.unwrap(), Swapped::Done);
+    let Swapped::Differs(now) = plain.swap(":1:k", Some(&before), b"1", None).await.unwrap() else {
+        panic!()
+    };
+    assert!(now.value == longer);
+    assert_eq!(plain.swap(":1:k", Some(&now), b"1", None).await.unwrap(), Swapped::Done);
+}
+
+/// Each server counts for itself, from the same number on: one of a server says nothing of a key on another.
+#[tokio::test]
+async fn a_number_of_one_memcached_is_none_of_another() {
+    let Some(servers) = Servers::start(&["memcached_three"]) else { return };
+    let cache = MemcachedCache::open(&three(&servers)).unwrap();
+    cache.set(":1:k0", b"mine", None).await.unwrap(); // the first value of its server, as others are of theirs
+    let seen = cache.look(":1:k0").await.unwrap().unwrap();
+    for number in 1..30 {
+        let key = format!(":1:k{number}");
+        cache.set(&key, b"theirs", None).await.unwrap();
+        let swapped = cache.swap(&key, Some(&seen), b"lost", None).await.unwrap();
+        assert!(matches!(swapped, Swapped::Differs(now) if now.value == b"theirs"), "{key}");
+    }
+}
+
+/// What a memcached counts.
+fn counters(port: u32) -> std::collections::HashMap<String, u64> {
+    use std::io::{BufRead, BufReader, Write};
+
+    let mut stream = std::net::TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+    stream.write_all(b"stats\r\n").unwrap();
+    let lines = BufReader::new(stream).lines().map(Result::unwrap).take_while(|line| line != "END");
+    let read = |line: String| {
+        let (name, value) = line.strip_prefix("STAT ")?.split_once(' ')?;
+        Some((name.to_owned(), value.parse().ok()?))
+    };
+    lines.filter_map(read).collect()
+}
+
+/// The table of docs/merge.md: a save is one command, and after a conflict there are two more.
+#[tokio::test]
+async fn what_a_save_costs_memcached() {
+    let Some(servers) = Servers::start(&["memcached"]) else { return };
+    let port = servers.number("memcached", "port");
+    let store = memcached(&memcached_settings(&[port]), true);
+    let key = saved(&store).await;
+    let before = std::cell::RefCell::new(counters(port));
+    let gets_and_cas = || {
+        let (now, before) = (counters(port), before.replace(counters(port)));
+        let count = |name| now[name] - before[name];
+        (count("cmd_get"), count("cas_hits"), count("cas_badval"), count("cmd_set"))
+    };
+    let (mut one, mut late) = (store.load(&key).await.unwrap(), store.load(&key).await.unwrap());
+    assert_eq!(gets_and_cas(), (2, 0, 0, 0));
+    one.insert("mine", &1).unwrap();
+    store.save(&mut one).await.unwrap();
+    assert_eq!(gets_and_cas(), (0, 1, 0, 1), "without a conflict");
+    late.insert("theirs", &1).unwrap();
+    store.save(&mut late).await.unwrap();
+    assert_eq!(gets_and_cas(), (1, 1, 1, 2), "with one");
+    late.insert("theirs", &2).unwrap();
+    store.save(&mut late).await.unwrap();
+    assert_eq!(gets_and_cas(), (1, 1, 0, 1), "saved twice");
+    assert_eq!(store.load(&key).await.unwrap().keys().collect::<Vec<_>>(), ["cart", "theirs", "mine"]);
+}
+
+#[tokio::test]
+async fn memcached_without_numbers_is_refused() {
+    let Some(servers) = Servers::start(&["memcached+nocas"]) else { return };
+    let store = memcached(&memcached_settings(&[servers.number("memcached+nocas", "port")]), true);
+    let key = saved(&store).await;
+    let mut session = store.load(&key).await.unwrap();
+    session.insert("mine", &1).unwrap();
+    let refused = store.save(&mut session).await;
+    let Err(StoreError::Cache(CacheError::Settings(why))) = refused else { panic!("{refused:?}") };
+    assert!(why.contains("--disable-cas"), "{why}");
+    assert!(!store.load(&key).await.unwrap().contains_key("mine"));
 }
 
 #[tokio::test]
@@ -266,6 +445,11 @@ async fn a_store_that_cannot_says_so() {
         let text = error.to_string();
         assert!(text.contains("merge") && text.contains("take MERGE out of RUST_SESSIONS"), "{text}");
     }
+    let memcached = CacheSettings::new(CacheBackend::Memcached(memcached_settings(&[11211])));
+    settings.caches.insert("default".to_owned(), memcached);
+    settings.session_engine = Engine::Cache;
+    assert!(settings.connect().await.unwrap().merges(), "this one can");
+    settings.session_engine = Engine::SignedCookies;
     settings.merge = false;
     settings.connect().await.unwrap();
 }

@@ -39,7 +39,7 @@ fn django(caches: &Value, code: &str) -> String {
 }
 
 /// Django and Rust write and read each other's values. Replicas lag, so both ask until they see them.
-async fn agrees(caches: &Value, settings: &RedisSettings) {
+pub(crate) async fn agrees(caches: &Value, settings: &RedisSettings) {
     let cache = open(settings).await;
     let key = |key: &str| KeyLayout::default().make_key(key);
     django(caches, "cache.set('from Django', 41, 60)");

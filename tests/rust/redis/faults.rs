@@ -1,8 +1,10 @@
 //! Servers that are gone, hang, fail over, come back or are full.
 
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::*;
@@ -42,7 +44,7 @@ async fn a_server_that_is_gone_or_hangs_is_found_out_soon() {
 }
 
 /// Short limits, so that the tests are.
-fn impatient(settings: RedisSettings) -> RedisSettings {
+pub(crate) fn impatient(settings: RedisSettings) -> RedisSettings {
     RedisSettings {
         socket_timeout: Some(0.3),
         socket_connect_timeout: Some(0.3),
@@ -131,13 +133,11 @@ async fn a_server_that_was_killed_and_started_again_is_used_again() {
     for _ in 0..3 {
         assert_within_limits(&cache, "key").await;
     }
-    let start = |program: &str| {
-        let port = servers.number("redis", "port").to_string();
-        Command::new(program)
-            .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--logfile", "/dev/null"])
-            .spawn()
-    };
-    let _again = Restarted(start("redis-server").or_else(|_| start("valkey-server")).unwrap());
+    let port = servers.number("redis", "port").to_string();
+    let again = Command::new(servers.text("redis", "program"))
+        .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--logfile", "/dev/null"])
+        .spawn();
+    let _again = Restarted(again.unwrap());
     let start = Instant::now();
     while cache.get("key").await.is_err() {
         assert!(start.elapsed() < Duration::from_secs(10));
@@ -149,10 +149,14 @@ async fn a_server_that_was_killed_and_started_again_is_used_again() {
 
 /// Writes until that succeeds, and says how long it took. Each attempt keeps its limits.
 async fn until_it_works(cache: &RedisCache) -> Duration {
+    until_written(cache, "after").await
+}
+
+pub(crate) async fn until_written(cache: &RedisCache, key: &str) -> Duration {
     let start = Instant::now();
     loop {
         let attempt = Instant::now();
-        let written = cache.set("after", b"failover", MINUTE).await;
+        let written = cache.set(key, b"failover", MINUTE).await;
         assert!(attempt.elapsed() < LONGEST, "{:?}", attempt.elapsed());
         match written {
             Ok(()) => return start.elapsed(),
@@ -209,6 +213,106 @@ async fn a_failover_from_a_dead_primary_is_followed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_from_a_primary_that_hangs_is_followed() {
     follows_a_failover("STOP").await;
+}
+
+pub(crate) const CLUSTER: &str = "redis_cluster+replicas";
+
+/// The shard of each key, of which each has a third of the slots.
+pub(crate) fn by_shard(servers: &Servers, keys: &[String]) -> [Vec<String>; 3] {
+    let port = servers.numbers(CLUSTER, "ports")[2];
+    let mut shards = [const { Vec::new() }; 3];
+    for key in keys {
+        let slot: usize = say_words(port, &["CLUSTER", "KEYSLOT", key]);
+        shards[slot * 3 / 16384].push(key.clone());
+    }
+    assert!(shards.iter().all(|keys| keys.len() > 10));
+    shards
+}
+
+/// Until each replica has as many keys as its primary.
+pub(crate) async fn until_replicated(ports: &[u32]) {
+    for shard in 0..3 {
+        while say::<u32>(ports[shard], "DBSIZE") != say::<u32>(ports[shard + 3], "DBSIZE") {
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// Asks for keys until it is told to stop. Each answer belongs to its key and comes within the limits. Returns how many
+/// there were, and how many errors.
+fn asks_for(cache: &RedisCache, keys: &[String], stop: &Arc<AtomicBool>) -> JoinHandle<[u32; 2]> {
+    let (cache, keys, stop) = (cache.clone(), keys.to_vec(), stop.clone());
+    tokio::spawn(async move {
+        let mut counts = [0, 0];
+        for key in keys.iter().cycle() {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let start = Instant::now();
+            let found = cache.get(key).await;
+            assert!(start.elapsed() < LONGEST, "{:?}", start.elapsed());
+            match found {
+                Ok(found) => assert_eq!(found.as_deref(), Some(key.as_bytes()), "{key}"),
+                Err(CacheError::TimedOut { .. } | CacheError::Redis(_)) => counts[1] += 1,
+                Err(error) => panic!("{error:?}"),
+            }
+            counts[0] += 1;
+            sleep(Duration::from_millis(5)).await;
+        }
+        counts
+    })
+}
+
+/// The primary of a shard dies, or hangs so that its connections stay; its replica takes over.
+async fn follows_a_failover_within_a_cluster(how: &str) {
+    let Some(servers) = Servers::start(&[CLUSTER]) else { return };
+    let (ports, pids) = (servers.numbers(CLUSTER, "ports"), servers.numbers(CLUSTER, "pids"));
+    let settings = impatient(cluster_of(&servers, CLUSTER));
+    // The way into the Cluster is the one that will be gone.
+    let way_in = RedisSettings::new(format!("redis://127.0.0.1:{}", ports[1])).location;
+    let cache = open(&RedisSettings { location: way_in, ..settings.clone() }).await;
+    let keys: Vec<_> = (0..90).map(|number| format!("before {number}")).collect();
+    let mut shards = by_shard(&servers, &keys);
+    for key in &keys {
+        cache.set(key, key.as_bytes(), MINUTE).await.unwrap();
+    }
+    let (deleted, written) = (shards[1].pop().unwrap(), shards[1].pop().unwrap());
+    assert!(cache.delete(&deleted).await.unwrap());
+    until_replicated(&ports).await;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let asking = shards.each_ref().map(|keys| asks_for(&cache, keys, &stop));
+    signal(pids[1], how);
+    let took = until_written(&cache, &written).await;
+    println!("{how}: writes work again after {took:?}");
+    // One that is opened while the old primary is still gone.
+    let late = open(&settings).await;
+    assert_eq!(late.get(&written).await.unwrap().unwrap(), b"failover");
+    stop.store(true, Ordering::Relaxed);
+    for (shard, asking) in asking.into_iter().enumerate() {
+        let [asked, errors] = asking.await.unwrap();
+        println!("{how}: of shard {shard} {asked} were asked for, with {errors} errors");
+        // Some there are: a Cluster refuses everything while it has not all of its slots.
+        assert!(shard == 1 || errors * 5 < asked, "shard {shard}: {errors} of {asked}");
+    }
+    for cache in [&cache, &late] {
+        for key in shards.iter().flatten() {
+            assert_eq!(cache.get(key).await.unwrap().as_deref(), Some(key.as_bytes()), "{key}");
+            assert!(cache.replace(key, key.as_bytes(), MINUTE).await.unwrap());
+        }
+        assert!(!cache.replace(&deleted, b"back", MINUTE).await.unwrap());
+        assert_eq!(cache.get(&deleted).await.unwrap(), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_within_a_cluster_from_a_dead_primary_is_followed() {
+    follows_a_failover_within_a_cluster("KILL").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_within_a_cluster_from_a_primary_that_hangs_is_followed() {
+    follows_a_failover_within_a_cluster("STOP").await;
 }
 
 /// Nothing dies here: the primary and the replica change their roles.

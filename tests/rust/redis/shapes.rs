@@ -31,7 +31,11 @@ pub(crate) fn sentinel_ports(servers: &Servers) -> Vec<u32> {
 }
 
 pub(crate) fn cluster(servers: &Servers) -> RedisSettings {
-    RedisSettings { cluster: true, ..RedisSettings::new(servers.text("redis_cluster", "urls")) }
+    cluster_of(servers, "redis_cluster")
+}
+
+pub(crate) fn cluster_of(servers: &Servers, name: &str) -> RedisSettings {
+    RedisSettings { cluster: true, ..RedisSettings::new(servers.text(name, "urls")) }
 }
 
 pub(crate) async fn open(settings: &RedisSettings) -> RedisCache {
@@ -55,7 +59,12 @@ pub(crate) fn say_words<T: FromRedisValue>(port: u32, words: &[&str]) -> T {
 
 /// How often a server was asked for a value.
 pub(crate) fn gets(port: u32) -> u64 {
-    let stats: String = say(port, "INFO commandstats");
+    gets_of(&format!("redis://127.0.0.1:{port}"))
+}
+
+pub(crate) fn gets_of(url: &str) -> u64 {
+    let mut connection = ::redis::Client::open(url).unwrap().get_connection().unwrap();
+    let stats: String = ::redis::cmd("INFO").arg("commandstats").query(&mut connection).unwrap();
     let calls = stats.split_once("cmdstat_get:calls=").map(|(_, rest)| rest.split(',').next().unwrap());
     calls.map_or(0, |calls| calls.parse().unwrap())
 }

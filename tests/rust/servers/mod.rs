@@ -68,6 +68,13 @@ impl Servers {
             values.map(|values| values.iter().map(|value| value.as_u64()?.try_into().ok()).collect());
         numbers.flatten().unwrap_or_else(|| panic!("{name} has no {detail}: {}", self.addresses))
     }
+
+    /// The socket of each server of a group that has one.
+    #[allow(dead_code, reason = "only groups have them")]
+    pub(crate) fn sockets(&self, name: &str) -> Vec<&str> {
+        let values = self.addresses[name]["sockets"].as_array().expect("a group");
+        values.iter().filter_map(Value::as_str).collect()
+    }
 }
 
 impl Drop for Servers {

@@ -198,6 +198,8 @@ def _django_redis(
     for name in ("USERNAME", "PASSWORD", "SOCKET_TIMEOUT", "SOCKET_CONNECT_TIMEOUT"):
         if options.get(name) and name.lower() not in connection:
             connection[name.lower()] = options[name]
+    # Of connections that sentinels lead to, this says what elsewhere the scheme says.
+    over_tls = kind == "SentinelClient" and bool(connection.pop("ssl", False))
     found = _connection_options(connection, in_options)
     _password(alias, found, report, in_options, "PASSWORD")
     found |= _sentinels(alias, kind, options, report, in_options)
@@ -207,6 +209,8 @@ def _django_redis(
             servers = list(dict.fromkeys(_without_role(url) for url in servers[0]))
     else:
         servers = client._server
+    if over_tls:
+        servers = [re.sub("^(redis|valkey)://", r"\1s://", as_text(url, where)) for url in servers]
     if not options.get("REPLICA_READ_ONLY", True):
         found["read_from_replicas"] = False
     return {

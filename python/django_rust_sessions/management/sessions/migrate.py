@@ -17,7 +17,7 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from django.utils import timezone
 
-from ...backends.db import get_random_key
+from ...backends.base import get_random_key
 from ...conf import option
 from .common import Interrupt, many, persist, sentence, store_errors
 from .progress import Progress

@@ -9,12 +9,14 @@ import datetime
 import difflib
 import math
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
 from functools import cached_property
 from importlib import import_module
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from django.conf import settings
 from django.contrib.sessions.backends.base import VALID_KEY_CHARS, SessionBase
@@ -29,6 +31,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
 from django.db import IntegrityError, connections, router, transaction
 from django.utils import timezone
+from django.utils.encoding import force_str
 
 from ... import caches as session_caches
 from ... import codec
@@ -43,6 +46,7 @@ from .common import Interrupt, persist, store_errors
 OURS = "django_rust_sessions.backends."
 SHORT = ("db", "cache", "cached_db", "file", "signed_cookies")
 BEGINNING = ""
+PYLIBMC_CACHE = "django.core.cache.backends.memcached.PyLibMCCache"
 
 
 class Place(NamedTuple):
@@ -291,16 +295,25 @@ class CacheStore(Store):
     def __str__(self) -> str:
         return f"the cache {self.alias!r}"
 
+    def _list_in(self, kind: str, before: str = "") -> None:
+        """Its keys can be listed after all: what stands in each before the name of a session, and
+        in those of cached_db, which begin with that of the cache engine. `before` is of the client.
+        """
+        probe = "0123456789"
+        key = before + str(self.cache.make_key(self.prefix + probe))
+        self.head = key.removesuffix(probe)
+        self.others = before + str(self.cache.make_key(CACHED_DB_PREFIX))
+        self.unlisted = None
+        if self.head == key:
+            self.unlisted = f"its KEY_FUNCTION hides the names of sessions in {kind}"
+
     def add(self, records: list[Record]) -> list[bool | None]:
         return [self._add(record) for record in records]
 
     def _add(self, record: Record) -> bool | None:
-        key, timeout = self.prefix + record.name, None
-        if record.expires is not None:
-            # It takes whole seconds.
-            timeout = math.ceil((record.expires - timezone.now()).total_seconds())
-            if timeout <= 0:
-                return True
+        key, timeout = self.prefix + record.name, _seconds_left(record)
+        if timeout is not None and timeout <= 0:
+            return True
         try:
             if self.cache.add(key, record.data, timeout):
                 return True
@@ -318,6 +331,13 @@ class CacheStore(Store):
         self.cache.delete_many([self.prefix + name for name in names])
 
 
+def _seconds_left(record: Record) -> int | None:
+    """Caches take whole seconds."""
+    if record.expires is None:
+        return None
+    return math.ceil((record.expires - timezone.now()).total_seconds())
+
+
 class RedisStore(CacheStore):
     """The values and keys of Django's RedisCache or of django-redis, over redis-py."""
 
@@ -330,13 +350,7 @@ class RedisStore(CacheStore):
             client = self.cache.client.get_client(write=True)
             self.dumps, self.loads = self.cache.client.encode, self.cache.client.decode
         self.client = _with_time_limits(client)
-        # What is before the name in each key.
-        probe = "0123456789"
-        key = str(self.cache.make_key(self.prefix + probe))
-        self.head = key.removesuffix(probe)
-        self.unlisted = None
-        if self.head == key:
-            self.unlisted = "its KEY_FUNCTION hides the names of sessions in Redis"
+        self._list_in("Redis")
 
     def _key(self, name: str) -> str:
         return self.head + name
@@ -345,15 +359,23 @@ class RedisStore(CacheStore):
         return position
 
     def _pages(self, position: str, size: int) -> Iterator[tuple[list[bytes], str]]:
-        cursor = int(position or 0)
+        """A cursor means something to the process that gave it. Another one, be it the replica that
+        took over or the same server after a restart, is asked from its beginning."""
+        process, _, cursor = position.rpartition(":")
         pattern = "".join(f"[{each}]" if each in "*?[" else each for each in self.head) + "*"
         pattern = pattern.replace("\\", "\\\\")
-        # The prefix of the cache engine begins that of the cached_db engine.
-        others = str(self.cache.make_key(CACHED_DB_PREFIX)).encode()
+        others = self.others.encode()
         while True:
-            cursor, keys = self.client.scan(cursor, match=pattern, count=size)
-            yield [key for key in keys if not key.startswith(others)], str(cursor)
-            if cursor == 0:
+            with self.client.pipeline(transaction=False) as pipeline:
+                pipeline.info("server")
+                pipeline.scan(cursor or 0, match=pattern, count=size)
+                info, (after, keys) = _run(pipeline)
+            if cursor and info["run_id"] != process:
+                cursor = ""
+                continue
+            process, cursor = info["run_id"], str(after)
+            yield [key for key in keys if not key.startswith(others)], f"{process}:{cursor}"
+            if after == 0:
                 return
 
     def count(self) -> int:
@@ -470,6 +492,133 @@ def _with_time_limits(client: Any) -> Any:
     kwargs = {**limits, **{k: v for k, v in pool.connection_kwargs.items() if v is not None}}
     own = redis.ConnectionPool(connection_class=pool.connection_class, **kwargs)
     return redis.Redis(connection_pool=own)
+
+
+class MemcachedStore(CacheStore):
+    """memcached: each server tells which keys it has."""
+
+    def __init__(self, engine: type[Any], place: Place) -> None:
+        super().__init__(engine, place)
+        self.servers: list[str] = self.cache._servers
+        # pymemcache's, which by itself waits for ever.
+        self.timeout: float = self.cache._options.get("timeout") or SECONDS_TO_ANSWER
+        self._list_in("memcached", force_str(self.cache._options.get("key_prefix") or ""))
+
+    def names(self) -> dict[str, datetime.datetime | None]:
+        """All of them, with their ends. A server may hold what is looked for on another."""
+        found: dict[str, datetime.datetime | None] = {}
+        for server in self.servers:
+            now = timezone.now()
+            for key, left in list_keys(server, self.timeout):
+                if key.startswith(self.head) and not key.startswith(self.others):
+                    expires = None if left is None else now + datetime.timedelta(seconds=left)
+                    found[key.removeprefix(self.head)] = expires
+        return found
+
+    def count(self) -> int:
+        return len(self.names())
+
+    def scan(self, position: str, size: int) -> Iterator[Batch]:
+        found, now = self.names(), timezone.now()
+        names = sorted(name for name in found if name >= position)
+        for start in range(0, len(names), size):
+            page = names[start : start + size]
+            live = [name for name in page if (ends := found[name]) is None or ends > now]
+            values = self._read(live)
+            yield Batch(
+                [
+                    Record(name, data if isinstance(data, dict) else None, found[name])
+                    for name, data in values.items()
+                ],
+                page[-1],
+            )
+
+    def _read(self, names: list[str]) -> dict[str, Any]:
+        values = self._get_many(self.cache, names)
+        if missing := [name for name in names if name not in values]:
+            # pymemcache says nothing of a server that has just failed, and then asks another.
+            for server in self.servers:
+                _connect(server, self.timeout).close()
+            with contextlib.closing(caches.create_connection(self.alias)) as fresh:
+                values |= self._get_many(fresh, missing)
+        return values
+
+    def present(self, names: list[str]) -> set[str]:
+        return set(self._read(names))
+
+    def _get_many(self, cache: Any, names: list[str]) -> dict[str, Any]:
+        values = cache.get_many([self.prefix + name for name in names])
+        return {key.removeprefix(self.prefix): value for key, value in values.items()}
+
+    def replace(self, record: Record, data: dict[str, Any] | None, raw: Any) -> bool:
+        client = self.cache._cache
+        key = self.cache.make_and_validate_key(self.prefix + record.name)
+        value, number = client.gets(key) or (None, None)
+        if number is None or value != record.data:
+            return False
+        if int(number) == 0:
+            raise CommandError(f"{self} does not number its values: start it without -C.")
+        left = _seconds_left(record)
+        life = None if left is None else max(1, left)
+        return bool(client.cas(key, data, number, self.cache.get_backend_timeout(life)))
+
+
+# Not "all", which walks the lists of recent use and misses what is moved in them meanwhile.
+LIST_KEYS = b"lru_crawler metadump hash\r\n"
+SERVER_TIME = b"STAT time "
+# A memcached also looks through its memory for itself, and then says that it is busy.
+TRIES, PAUSE = 100, 0.1
+SECONDS_TO_ANSWER = 5.0
+
+
+def list_keys(server: str, timeout: float = SECONDS_TO_ANSWER) -> Iterator[tuple[str, int | None]]:
+    """What one memcached holds, each with the seconds it has left (None: it never ends)."""
+    for _ in range(TRIES):
+        with _connect(server, timeout) as connection, connection.makefile("rb") as lines:
+            # Its ends are by its own clock, which nobody sets.
+            now = _clock(connection, lines)
+            connection.sendall(LIST_KEYS)
+            line = lines.readline()
+            if line.startswith(b"BUSY"):
+                time.sleep(PAUSE)
+                continue
+            while now is not None and line.startswith(b"key="):
+                key, ends, *_ = line.split(b" ")
+                end = int(ends.removeprefix(b"exp="))
+                yield unquote(key[4:].decode("ascii")), end - now if end > 0 else None
+                line = lines.readline()
+            if line.strip() != b"END":
+                said = line.decode("ascii", "replace").strip() or "nothing more"
+                raise CommandError(
+                    f"memcached at {server} does not list all of its keys: it says {said!r}. "
+                    "It must know `lru_crawler metadump hash`, as 1.6.18 does."
+                )
+            return
+    raise CommandError(f"memcached at {server} was busy all the time. Try again later.")
+
+
+def _clock(connection: socket.socket, lines: Any) -> int | None:
+    """Its time, if it is a memcached."""
+    connection.sendall(b"stats\r\n")
+    found = None
+    while (line := lines.readline()).startswith(b"STAT "):
+        if line.startswith(SERVER_TIME):
+            found = int(line.removeprefix(SERVER_TIME))
+    return found
+
+
+def _connect(server: str, timeout: float) -> socket.socket:
+    """To an address as in Django's LOCATION."""
+    path = server.removeprefix("unix:")
+    if path.startswith("/"):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(timeout)
+        connection.connect(path)
+        return connection
+    host, colon, port = server.rpartition(":")
+    if not colon or server.endswith("]"):
+        host, port = server, ""
+    return socket.create_connection((host.strip("[]"), int(port or 11211)), timeout)
 
 
 # ----------------------------------------------------------------------------------------- in files
@@ -676,6 +825,8 @@ def open_place(place: Place) -> Store:
             session_caches.DJANGO_REDIS_PACKAGE_CACHE,
         ):
             kind = RedisStore
+        elif backend in (session_caches.PYMEMCACHE_CACHE, PYLIBMC_CACHE):
+            kind = MemcachedStore
     store: Store = kind(engine, place)
     return store
 

@@ -31,7 +31,12 @@ async def go_on_async(keys):
 
 
 def new_keys():
-    return {name: new(store, name) for name, store in STORES.items()}
+    # Called in threads, too, whose connections to SQLite would stay open over a fork: the child's
+    # SQLite would then take the parent's locks for its own.
+    try:
+        return {name: new(store, name) for name, store in STORES.items()}
+    finally:
+        connections.close_all()
 
 
 def fork(keys, function=go_on):
