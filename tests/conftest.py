@@ -76,7 +76,10 @@ class OwnRedis:
 
     def pause(self) -> None:
         """It keeps its connections, and the kernel makes new ones, but nothing is answered."""
-        self.server.process.send_signal(signal.SIGSTOP)
+        process = self.server.process
+        process.send_signal(signal.SIGSTOP)
+        # The signal is not waited for: a thread of it on another core may answer a last time.
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
         self.server.process.send_signal(signal.SIGCONT)

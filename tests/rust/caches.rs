@@ -4,6 +4,8 @@
 mod cache_cases;
 #[allow(dead_code, reason = "each test uses what it needs of it")]
 mod servers;
+#[cfg(feature = "memcached")]
+mod signals;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +19,7 @@ mod memcached {
     use django_sessions::caches::memcached::{MemcachedCache, MemcachedSettings};
     use jiff::Timestamp;
 
+    use super::signals::signal;
     use super::*;
 
     async fn connect(servers: &Servers) -> MemcachedCache {
@@ -48,11 +51,6 @@ mod memcached {
         conforms(Arc::new(MemcachedCache::open(&settings).unwrap())).await;
     }
 
-    fn signal(signal: &str, pid: u32) {
-        let sent = std::process::Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
-        assert!(sent.success());
-    }
-
     /// Sets 60 keys to `value` and returns which of them failed.
     async fn fails_to_set(cache: &MemcachedCache, value: &[u8]) -> Vec<String> {
         let mut failed = Vec::new();
@@ -71,7 +69,7 @@ mod memcached {
         assert_eq!(fails_to_set(&cache, b"first").await, [""; 0]);
 
         let pid = servers.numbers("memcached_three", "pids")[1];
-        signal("-STOP", pid);
+        signal(pid, "STOP");
         let start = Instant::now();
         let (mut stopped, mut others) = (0, 0);
         for number in 0..12 {
@@ -83,7 +81,7 @@ mod memcached {
         }
         assert!(stopped > 0 && others > 0 && stopped + others == 12, "{stopped} and {others}");
         assert!(start.elapsed() < Duration::from_millis(12 * 300 + 1000), "{:?}", start.elapsed());
-        signal("-CONT", pid);
+        signal(pid, "CONT");
         for number in 0..60 {
             assert_eq!(
                 cache.get(&format!("key-{number}")).await.unwrap().unwrap(),
@@ -92,8 +90,7 @@ mod memcached {
             );
         }
 
-        signal("-KILL", pid);
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        signal(pid, "KILL");
         let failed = fails_to_set(&cache, b"second").await;
         assert!(failed.len() > 5 && failed.len() < 40, "{}", failed.len());
         for address in [&location[0], &location[2]] {

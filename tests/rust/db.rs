@@ -24,6 +24,8 @@ mod places;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 #[path = "db/prune.rs"]
 mod prune;
+#[cfg(all(feature = "postgres", feature = "mysql", target_os = "linux"))]
+mod signals;
 #[cfg(feature = "sqlite")]
 #[path = "db/sqlite.rs"]
 mod sqlite;

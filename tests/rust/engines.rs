@@ -30,6 +30,7 @@ mod merge;
 mod secrets;
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod servers;
+mod signals;
 #[path = "engines/signed_cookies.rs"]
 mod signed_cookies;
 

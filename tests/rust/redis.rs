@@ -21,6 +21,7 @@ mod logins;
 mod replicas;
 #[path = "redis/sessions.rs"]
 mod sessions;
+mod signals;
 #[cfg(feature = "tls")]
 #[path = "redis/tls.rs"]
 mod tls;
@@ -35,6 +36,7 @@ use django_sessions::caches::redis::{CertReqs, RedisCache, RedisSettings};
 use django_sessions::caches::{Cache, CacheError, TimeLimits};
 use servers::Servers;
 use shapes::*;
+use signals::signal;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_server_conforms() {

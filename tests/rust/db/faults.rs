@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::servers::Servers;
+use super::signals::signal;
 use super::*;
 
 /// A connection and an answer, with the room that a busy machine needs.
@@ -55,25 +56,6 @@ async fn until_it_works(store: &DbStore, key: &SessionKey) -> Session {
         }
         sleep(Duration::from_millis(50)).await;
     }
-}
-
-/// A process and those that it started: PostgreSQL has one for each connection.
-fn family(pid: u32) -> Vec<u32> {
-    let mut family = vec![pid];
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(child) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-        if status.contains(&format!("\nPPid:\t{pid}\n")) {
-            family.push(child);
-        }
-    }
-    family
-}
-
-/// Those that ended meanwhile are no concern.
-fn signal(pid: u32, signal: &str) {
-    let pids = family(pid).into_iter().map(|pid| pid.to_string());
-    Command::new("kill").arg(format!("-{signal}")).args(pids).stderr(Stdio::null()).status().unwrap();
 }
 
 /// How a server was started, so that it can be again.

@@ -1,6 +1,5 @@
 //! The cache and cached_db engines: the suite over caches of each kind, and what a failing cache does.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +19,7 @@ use tempfile::TempDir;
 use super::{conforms, options, settings};
 use crate::logged::Logged;
 use crate::servers::Servers;
+use crate::signals::signal;
 
 fn store(cache: Arc<dyn Cache>) -> CacheStore {
     CacheStore::new(cache, KeyLayout::default(), Format::django(), settings())
@@ -116,10 +116,6 @@ async fn name(store: &dyn SessionStore, key: &SessionKey) -> Option<String> {
     store.load(key).await.unwrap().get("name").unwrap()
 }
 
-fn signal(name: &str, pid: u32) {
-    assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
-}
-
 /// Waits for a task that nobody waits for.
 async fn eventually(mut what: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
@@ -145,7 +141,7 @@ async fn a_cache_that_hangs_or_is_gone_fails_the_cache_engine_and_not_cached_db(
     let logged = Logged::default();
     let _guard = logged.listen();
 
-    signal("-STOP", pid);
+    signal(pid, "STOP");
     let failed = |result| matches!(result, Err(StoreError::Cache(_)));
     assert!(failed(alone.load(&in_cache).await.map(drop)), "it is not taken for a session that is gone");
     assert!(failed(alone.load_or_empty(&in_cache).await.map(drop)));
@@ -165,7 +161,7 @@ async fn a_cache_that_hangs_or_is_gone_fails_the_cache_engine_and_not_cached_db(
         assert!(text.contains(said), "{said} in {text}");
     }
 
-    signal("-CONT", pid);
+    signal(pid, "CONT");
     // What the cache did not learn of must not be loaded from it: the deletions are done in the background, if it can be.
     cache.delete(&cached(&in_both)).await.ok();
     eventually(async || name(&both, &in_both).await.as_deref() == Some("changed meanwhile")).await;

@@ -1,7 +1,5 @@
 //! Settings for each shape of Redis, and talking to its servers behind the cache's back.
 
-use std::process::Command;
-
 use ::redis::{Connection, FromRedisValue};
 use django_sessions::caches::redis::{RedisCache, RedisSettings};
 
@@ -67,10 +65,4 @@ pub(crate) fn gets_of(url: &str) -> u64 {
     let stats: String = ::redis::cmd("INFO").arg("commandstats").query(&mut connection).unwrap();
     let calls = stats.split_once("cmdstat_get:calls=").map(|(_, rest)| rest.split(',').next().unwrap());
     calls.map_or(0, |calls| calls.parse().unwrap())
-}
-
-/// Sends a signal by its name.
-pub(crate) fn signal(pid: u32, name: &str) {
-    let status = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap();
-    assert!(status.success());
 }
