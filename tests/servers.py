@@ -785,6 +785,8 @@ def wait_for_the_end() -> None:
 
 
 def run(specs: list[str]) -> None:
+    if cores := os.environ.get("SERVER_CORES"):  # for benchmarks: "1" or "2,3"
+        os.sched_setaffinity(0, map(int, cores.split(",")))
     running: dict[str, Server] = {}
     for ending in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(ending, lambda *_: sys.exit(0))

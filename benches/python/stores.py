@@ -310,19 +310,9 @@ def async_rows(rounds):
 # ---------------------------------------------------------------------------------- databases
 
 
-def postgres_settings(where, **options):
-    names = {
-        "NAME": "database",
-        "USER": "user",
-        "PASSWORD": "password",
-        "HOST": "host",
-        "PORT": "port",
-    }
-    return {
-        "ENGINE": "django.db.backends.postgresql",
-        **{name: where[word] for name, word in names.items()},
-        "OPTIONS": options,
-    }
+def postgres(where, **options):
+    settings = databases.server_settings("postgresql", where, **options)
+    return databases.database("default", settings)
 
 
 def bare_postgres(where):
@@ -380,7 +370,7 @@ def postgres_rows(rounds):
         targets = {"load": 2.4, "save": 2, "create": 2.8}
         # As it is, and with what Django leaves off for the sake of poolers.
         for title, options in (("PostgreSQL", {}), ("PostgreSQL, prepared", databases.PREPARING)):
-            with databases.database("default", postgres_settings(where, **options)):
+            with postgres(where, **options):
                 yield from database_rows(title, bare.execute, targets, rounds, within=1.25)
 
 
@@ -389,7 +379,7 @@ EXPIRED_ROWS = 1_000_000
 
 def cleanup_rows(_rounds):
     """How long one statement of clear_expired() holds the locks of the rows that it deletes."""
-    with server("postgres") as where, databases.database("default", postgres_settings(where)):
+    with server("postgres") as where, postgres(where):
         longest = {engine: longest_statement(engine) for engine in (RustDb, DjangoDb)}
         ours, theirs = longest[RustDb], longest[DjangoDb]
         yield single(
@@ -433,7 +423,7 @@ def durable_rows(rounds):
 
     with (
         server("postgres+durable") as where,
-        databases.database("default", postgres_settings(where)),
+        postgres(where),
         override_settings(RUST_SESSIONS={}),
     ):
         key = new_session(DjangoDb)
@@ -477,7 +467,7 @@ def cached_db_rows(rounds):
     with (
         redis_and_memcached(),
         server("postgres") as where,
-        databases.database("default", postgres_settings(where)),
+        postgres(where),
     ):
         keys = {}
         for name in ("django", "package"):

@@ -21,11 +21,14 @@ def settings_of(kind, request):
         folder = request.getfixturevalue("tmp_path_factory").mktemp("database")
         return sqlite_file(folder / "db.sqlite3")
     if kind in ("postgresql", PREPARED):
-        engine, where = "postgresql", request.getfixturevalue("postgres_server")
-    else:
-        pymysql = pytest.importorskip("pymysql", reason="PyMySQL is not installed")
-        pymysql.install_as_MySQLdb()
-        engine, where = "mysql", request.getfixturevalue("mariadb_server")
+        options = PREPARING if kind == PREPARED else {}
+        return server_settings("postgresql", request.getfixturevalue("postgres_server"), **options)
+    pymysql = pytest.importorskip("pymysql", reason="PyMySQL is not installed")
+    pymysql.install_as_MySQLdb()
+    return server_settings("mysql", request.getfixturevalue("mariadb_server"))
+
+
+def server_settings(engine, where, **options):
     return {
         "ENGINE": f"django.db.backends.{engine}",
         "NAME": where["database"],
@@ -33,7 +36,7 @@ def settings_of(kind, request):
         "PASSWORD": where["password"],
         "HOST": where["host"],
         "PORT": where["port"],
-        "OPTIONS": PREPARING if kind == PREPARED else {},
+        "OPTIONS": options,
     }
 
 

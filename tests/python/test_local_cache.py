@@ -98,17 +98,19 @@ def load(key, store=SessionStore):
 
 
 def load_into_process(key, store=SessionStore):
-    """What was written a moment ago may be told a moment later: until it stays."""
-
-    def stays():
-        assert load(key, store)
-        end = time.monotonic() + 0.03
-        while is_kept(key) and time.monotonic() < end:
-            time.sleep(0.001)
-        return is_kept(key)
-
-    eventually(stays)
+    """What was written a moment ago is told a moment later, and only then does it stay."""
+    hear_everything()
+    eventually(lambda: load(key, store) and is_kept(key))
     return key
+
+
+def hear_everything():
+    """Redis tells of changes in their order: when this one has come, all before it have."""
+    last = caches.native(ALIAS).prefix + b"last"
+    entries().awaited[last] = object()
+    raw_client().set(last, b"")
+    raw_client().delete(last)
+    eventually(lambda: last not in entries().awaited)
 
 
 def is_kept(key):
@@ -137,6 +139,7 @@ def test_a_known_session_is_loaded_without_asking_redis(kept):
 @needs_async
 def test_the_same_in_async_code(kept):
     key = new()
+    hear_everything()
 
     async def story():
         async def aload():
@@ -144,7 +147,6 @@ def test_the_same_in_async_code(kept):
 
         while not is_kept(key):
             assert await aload() == LOGIN
-            await asyncio.sleep(0.001)
         before = await asyncio.to_thread(count_calls)
         assert await asyncio.gather(*(aload() for _ in range(100))) == [LOGIN] * 100
         assert await asyncio.to_thread(count_calls) == before
