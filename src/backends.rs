@@ -337,6 +337,12 @@ pub trait SessionStore: Send + Sync {
     /// When the store fails; before the new session is stored the old one stays.
     async fn cycle_key(&self, session: &mut Session) -> Result<(), StoreError> {
         let old = session.key().cloned();
+        if let Some(old) = &old
+            && self.merges()
+            && session.has_base()
+        {
+            session.catch_up(self.load_or_empty(old).await?);
+        }
         self.create(session).await?;
         match old {
             Some(old) => self.delete(&old).await.map(drop),

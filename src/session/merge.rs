@@ -98,9 +98,26 @@ impl Session {
         self.base = draft.base;
     }
 
+    /// [`put_over`](Self::put_over) what is stored so.
+    pub(crate) fn rebase(&mut self, now: Data, stored: Seen) -> bool {
+        let goes_on = self.put_over(now);
+        if let (true, Some(base)) = (goes_on, &mut self.base) {
+            base.stored = Some(stored);
+        }
+        goes_on
+    }
+
+    /// The session becomes what was just loaded under its key, with our changes over it. Who was logged out meanwhile, and
+    /// now logs in, starts with what there was, as with Django.
+    pub(crate) fn catch_up(&mut self, fresh: Self) {
+        if fresh.key == self.key {
+            self.put_over(fresh.data);
+        }
+    }
+
     /// The session becomes what is stored now, with our changes over it. `false` if it is another's now, or nobody's: a
     /// logout wins.
-    pub(crate) fn rebase(&mut self, now: Data, stored: Seen) -> bool {
+    fn put_over(&mut self, now: Data) -> bool {
         let Some(base) = &mut self.base else { return false };
         let user = now.get(USER);
         let is_ours = same(user, self.data.get(USER));
@@ -112,7 +129,7 @@ impl Session {
             self.data.keep_changes_of_others(&base.data, &now);
         }
         base.data = now;
-        base.stored = Some(stored);
+        base.stored = None;
         true
     }
 }

@@ -341,7 +341,9 @@ def test_a_logout_wins_while_many_move(database, request, django_db_blocker):
 
 def request_with(cookie):
     """The session that a request with that cookie gets, as a view sees it."""
-    request = RequestFactory().get("/", headers={"cookie": f"sessionid={cookie}"})
+    # As bytes come from a server.
+    header = f"sessionid={cookie}".encode().decode("iso-8859-1")
+    request = RequestFactory().get("/", headers={"cookie": header})
     seen = {}
 
     def view(request):
@@ -350,6 +352,46 @@ def request_with(cookie):
 
     SessionMiddleware(view)(request)
     return seen
+
+
+def in_other_letters(name):
+    """What MySQL takes for the same."""
+    return [
+        *(
+            name.upper(),
+            name.capitalize(),
+            name.replace("s", "\u015b"),
+            name.replace("$", "\uff04"),
+        ),
+        *(name.replace("6", "\u0666"), "\x01" + name, name + " "),
+    ]
+
+
+@pytest.fixture
+def mariadb(request, django_db_blocker, tmp_path):
+    settings = databases.settings_of("mariadb", request)
+    with django_db_blocker.unblock(), databases.database("default", settings):
+        yield
+
+
+@pytest.mark.parametrize("mode", [{}, ON, BACK], ids=["off", "on", "plain"])
+@pytest.mark.parametrize("name", ["db", "cached_db"])
+def test_nor_in_letters_that_mariadb_takes_for_the_same(mariadb, name, mode):
+    engine = import_module(f"django_rust_sessions.backends.{name}").SessionStore
+    with override_settings(SESSION_ENGINE=engine.__module__):
+        with hashed(**ON):
+            key = make(engine, secret="treasure")
+            assert request_with(key) == {"secret": "treasure"}
+            stored = engine(key).stored_name
+        found = 0
+        with connection.cursor() as cursor, hashed(**mode):
+            for word in in_other_letters(stored):
+                cursor.execute("SELECT 1 FROM django_session WHERE session_key = %s", [word])
+                found += cursor.fetchone() is not None
+                assert request_with(word) == {}, word
+        assert found > 2  # MariaDB does take some of them for it
+        with hashed(**ON):
+            assert request_with(key) == {"secret": "treasure"}
 
 
 LISTED = [case for case in CASES if "memcached" not in case]  # which cannot be listed
@@ -381,7 +423,8 @@ def test_what_a_thief_finds_lets_nobody_in(engine, mode):
 def test_a_stored_name_is_no_key_in_any_mode():
     from django_rust_sessions.backends.db import SessionStore
 
-    for name in ("sha256$" + "a" * 32, "sha256" + "a" * 32, "sha256$", "sha256$\n"):
+    names = ("sha256$" + "a" * 32, "sha256" + "a" * 32, "sha256$", "sha256$\n")
+    for name in (*names, *in_other_letters(names[0])):
         for mode in ({}, ON, BACK):
             with hashed(**mode):
                 assert SessionStore(name).session_key is None

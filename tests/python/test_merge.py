@@ -1,8 +1,10 @@
 """MERGE: requests that change one session at the same time do not undo each other's changes."""
 
 import contextlib
+import json
 import multiprocessing
 import os
+import random
 import threading
 from importlib import import_module
 
@@ -172,6 +174,77 @@ def test_one_and_true_are_not_the_same(engine):
     other.save()
     one.save()
     assert stored(engine, key)["flag"] is True
+
+
+VALUES = {
+    "numbers as keys": ({7: 1}, {7: 2}),
+    "a tuple": ((1, 2), (3, 4)),
+    "emptied": ({7: 1}, {}),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_what_comes_back_otherwise_is_no_change(engine, name):
+    """JSON makes lists of tuples, and text of keys; the cache of cached_db does not."""
+    before, after = VALUES[name]
+    key = make(engine, cart=before)
+    one, other = two(engine, key)
+    other["cart"] = after
+    other.save()
+    one["lang"] = "de"
+    one.save()
+    found = json.loads(json.dumps(stored(engine, key)))
+    assert found == json.loads(json.dumps({"cart": after, "lang": "de"}))
+
+
+@pytest.mark.parametrize("engine", ["cache-redis", "cache-memcached"], indirect=True)
+def test_a_set_in_another_order_is_no_change(engine):
+    numbers = random.Random(1)
+    for _ in range(50):
+        viewed = {numbers.randrange(1000) for _ in range(20)}
+        key = make(engine, viewed=viewed)
+        one, other = two(engine, key)
+        one["theme"] = "dark"
+        one.save()
+        other["viewed"] = other["viewed"] | {1000}
+        other.save()
+        one["lang"] = "de"
+        one.save()
+        assert stored(engine, key)["viewed"] == viewed | {1000}
+
+
+def test_what_others_saved_comes_along_to_the_new_key(engine):
+    key = make(engine, cart=["tea"], gone=1)
+    one, other = two(engine, key)
+    other["cart"] = ["tea", "jam"]
+    del other["gone"]
+    other.save()
+    one["theme"] = "dark"
+    one.cycle_key()
+    one["_auth_user_id"] = "1"
+    one.save()
+    found = {"cart": ["tea", "jam"], "theme": "dark", "_auth_user_id": "1"}
+    assert stored(engine, one.session_key) == found
+    assert (one.session_key != key, stored(engine, key)) == (True, {})
+
+
+@needs_async
+def test_what_others_saved_comes_along_to_the_new_key_async(engine, event_loop_runner):
+    key = make(engine, cart=["tea"])
+    one, other = two(engine, key)
+    other["cart"] = ["tea", "jam"]
+    other.save()
+    event_loop_runner(one.acycle_key())
+    assert stored(engine, one.session_key) == {"cart": ["tea", "jam"]}
+
+
+def test_who_was_logged_out_meanwhile_has_a_new_key_all_the_same(engine):
+    key = make(engine, cart=["tea"])
+    one, other = two(engine, key)
+    other.flush()
+    one.cycle_key()
+    assert stored(engine, one.session_key) == {"cart": ["tea"]}
+    assert stored(engine, key) == {}
 
 
 def test_the_expiry_is_a_key_like_others(engine):

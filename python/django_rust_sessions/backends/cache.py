@@ -61,7 +61,7 @@ class CacheMixin:
         self._native = None
 
 
-class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
+class CacheSessionStore(merge.MergeMixin, CodecMixin, CacheMixin, DjangoSessionStore):
     """The cache engine."""
 
     # Django's, which django-stubs does not know.
@@ -205,6 +205,10 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
             if key is not None:
                 await self._native.adelete(self.cache_key_prefix + key)
             return None
+
+    def _read_back(self, data: dict[str, Any]) -> dict[str, Any]:
+        cache: Any = self._native
+        return cache.decode(cache.to_bytes(data))  # type: ignore[no-any-return]
 
     def _move(self, old: str, new: str) -> bool:
         old, new = self.cache_key_prefix + old, self.cache_key_prefix + new

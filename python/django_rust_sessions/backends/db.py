@@ -294,7 +294,7 @@ class Statements:
 # ------------------------------------------------------------------------------------- the engine
 
 
-class DatabaseSessionStore(CodecMixin, DjangoSessionStore):
+class DatabaseSessionStore(merge.MergeMixin, CodecMixin, DjangoSessionStore):
     """The db engine, and the part of the cached_db engine that keeps sessions in the database."""
 
     # Django's, which django-stubs does not know.

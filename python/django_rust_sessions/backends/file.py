@@ -50,7 +50,7 @@ CLEAR = (
 SYNC = ("load", "exists", "create", "save", "delete", "clear_expired")
 
 
-class FileSessionStore(codec.CodecMixin, DjangoSessionStore):
+class FileSessionStore(merge.MergeMixin, codec.CodecMixin, DjangoSessionStore):
     """The file engine."""
 
     # Django's, which django-stubs does not know.

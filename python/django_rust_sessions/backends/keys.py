@@ -22,10 +22,15 @@ BASE32 = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 
 
 def is_stored_name(key: Any) -> bool:
-    """Whether this is what a store has in place of a key, which nobody may log in with."""
-    if not isinstance(key, str) or not key.startswith("sha256"):
+    """Whether this is what a store has in place of a key, which nobody may log in with.
+
+    Or what a database takes for it: MySQL tells neither cases nor accents apart, but nothing in
+    ASCII is a "$" to it but that.
+    """
+    if not isinstance(key, str):
         return False
-    return key[6:7] == "$" or (len(key) == 38 and BASE32.issuperset(key[6:]))
+    in_files = len(key) == 38 and key.startswith("sha256") and BASE32.issuperset(key[6:])
+    return "$" in key or not key.isascii() or in_files
 
 
 class HashedKeysMixin:

@@ -74,12 +74,42 @@ def note_values(store: Any, data: dict[str, Any], cached: Any = None) -> None:
         note_loaded(store, None, lambda: pickle.loads(pickled), cached)
 
 
-def rebase(
-    store: Any, stored: Any, read: Callable[[], dict[str, Any]], ours: dict[str, Any]
-) -> None:
-    """The session becomes what is stored now, with our changes over it. `ours` is the session as it
-    would be read from the store: lists for tuples, say."""
-    data, base, now = store._session_cache, store._base.read(), read()
+class MergeMixin:
+    """Goes before a session engine in the bases of a class."""
+
+    session_key: Any
+
+    def cycle_key(self) -> None:
+        if is_on(self, must_create=False):
+            fresh = type(self)(self.session_key)  # type: ignore[call-arg]
+            fresh.load()  # type: ignore[attr-defined]
+            self._catch_up(fresh)
+        super().cycle_key()  # type: ignore[misc]
+
+    async def acycle_key(self) -> None:
+        if is_on(self, must_create=False):
+            fresh = type(self)(self.session_key)  # type: ignore[call-arg]
+            await fresh.aload()  # type: ignore[attr-defined]
+            self._catch_up(fresh)
+        await super().acycle_key()  # type: ignore[misc]
+
+    def _catch_up(self, fresh: Any) -> None:
+        """What others have saved since comes along to the new key. Who was logged out meanwhile
+        and logs in now starts with what there was, as with Django."""
+        if fresh.session_key == self.session_key and getattr(fresh, "_base", None) is not None:
+            with contextlib.suppress(UpdateError):
+                rebase(self, fresh._base.stored, fresh._base.read)
+
+    def _read_back(self, data: dict[str, Any]) -> dict[str, Any]:
+        """As it comes out of the store again: lists for tuples, say."""
+        return self.decode(self.encode(data))  # type: ignore[attr-defined,no-any-return]
+
+
+def rebase(store: Any, stored: Any, read: Callable[[], dict[str, Any]]) -> None:
+    """The session becomes what is stored now, with our changes over it."""
+    data, now = store._session_cache, read()
+    # What went the same way can be compared.
+    base, ours = store._read_back(store._base.read()), store._read_back(data)
     users = [each.get(SESSION_KEY) for each in (base, ours, now)]
     if users[2] not in users[:2]:
         # It is another's now, or nobody's: a logout wins.
@@ -106,6 +136,9 @@ def _is_same(one: Any, other: Any) -> bool:
         return list(one) == list(other) and all(_is_same(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(_is_same, one, other))
+    if isinstance(one, set | frozenset):
+        # Equal ones may be in another order, and in another still when they are read again.
+        return {pickle.dumps(each) for each in one} == {pickle.dumps(each) for each in other}
     return pickle.dumps(one) == pickle.dumps(other)
 
 
@@ -135,8 +168,7 @@ def update_row(store: Any, statements: Any, row: Any) -> bool:
         found = statements.select_to_merge(row.session_key)
         if found is None:
             return False
-        ours = store.decode(store.encode(store._session_cache))
-        rebase(store, found, _reader(store, found), ours)
+        rebase(store, found, _reader(store, found))
         data, expire_date = store.encode(store._session_cache), store.get_expiry_date()
         row = row._replace(session_data=data, expire_date=expire_date)
     return bool(_give_up())
@@ -186,8 +218,7 @@ def _settle(store: Any, cache: Any, value: Any, now: Any) -> bool | None:
     if now is True:
         note_saved(store, value, lambda: cache.decode(value))
         return True
-    ours = cache.decode(cache.to_bytes(store._session_cache))
-    rebase(store, now, lambda: cache.decode(now), ours)
+    rebase(store, now, lambda: cache.decode(now))
     return None
 
 
@@ -197,8 +228,7 @@ def rewrite(store: Any, path: str, encoded: Any, write: Callable[..., None]) -> 
         with hold(path) as file:
             stored = file.read()
             if stored != store._base.stored:
-                ours = read_file(store, store.encode(store._session_cache).encode())
-                rebase(store, stored, lambda: read_file(store, stored), ours)
+                rebase(store, stored, lambda: read_file(store, stored))
                 encoded = store._encode(store._session_cache)
             write(path, encoded, False)
     except FileNotFoundError:

@@ -253,6 +253,23 @@ async fn who_wins() {
         store.save(&mut other).await.unwrap();
         assert_eq!(text(&load().await, "size").as_deref(), Some("M"));
 
+        // A new key, as at a login: what others saved before comes along.
+        let start = saved(store).await;
+        let (mut one, mut other) = (store.load(&start).await.unwrap(), store.load(&start).await.unwrap());
+        one.insert("lang", "en").unwrap();
+        other.insert("cart", "jam").unwrap();
+        store.save(&mut other).await.unwrap();
+        store.cycle_key(&mut one).await.unwrap();
+        let found = store.load(one.key().unwrap()).await.unwrap();
+        assert_eq!((text(&found, "cart"), text(&found, "lang")), (Some("jam".into()), Some("en".into())));
+        other.insert("cart", "tea").unwrap();
+        assert!(matches!(store.save(&mut other).await, Err(StoreError::Deleted)));
+        // From a session that was ended meanwhile: what there was.
+        let mut late = store.load(one.key().unwrap()).await.unwrap();
+        store.flush(&mut one).await.unwrap();
+        store.cycle_key(&mut late).await.unwrap();
+        assert_eq!(text(&store.load(late.key().unwrap()).await.unwrap(), "cart").as_deref(), Some("jam"));
+
         // Another has logged in under the same key: what was there before is not put over it.
         let (mut one, mut late) = (load().await, load().await);
         one.insert("_auth_user_id", "1").unwrap();
