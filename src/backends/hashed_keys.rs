@@ -71,6 +71,9 @@ impl HashedKeys {
         match self.mode {
             HashKeys::Off => vec![key.clone()],
             _ if key.is_stored_name() => vec![key.clone()],
+            // MySQL tells neither cases nor accents apart, and may take it for the name of another session; nothing else in
+            // ASCII is a `$` to it. Django makes no such keys.
+            _ if key.as_str().contains('$') || !key.as_str().is_ascii() => vec![hashed_name(key)],
             HashKeys::Sha256 => vec![hashed_name(key), key.clone()],
             HashKeys::Plain => vec![key.clone(), hashed_name(key)],
         }

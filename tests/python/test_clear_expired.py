@@ -74,7 +74,7 @@ def test_clearsessions_takes_the_batches(table, settings):
     with CaptureQueriesContext(connection) as captured:
         call_command("clearsessions")
     assert left() == (0, 5)
-    assert len(deletes(captured)) == 2
+    assert len(deletes(captured)) > 1  # how many, depends on the time that each takes
 
 
 def test_the_batches_follow_the_time_that_they_take(sqlite):

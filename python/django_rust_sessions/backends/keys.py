@@ -22,15 +22,10 @@ BASE32 = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 
 
 def is_stored_name(key: Any) -> bool:
-    """Whether this is what a store has in place of a key, which nobody may log in with.
-
-    Or what a database takes for it: MySQL tells neither cases nor accents apart, but nothing in
-    ASCII is a "$" to it but that.
-    """
-    if not isinstance(key, str):
+    """Whether this is what a store has in place of a key, which nobody may log in with."""
+    if not isinstance(key, str) or not key.startswith("sha256"):
         return False
-    in_files = len(key) == 38 and key.startswith("sha256") and BASE32.issuperset(key[6:])
-    return "$" in key or not key.isascii() or in_files
+    return key[6:7] == "$" or (len(key) == 38 and BASE32.issuperset(key[6:]))
 
 
 class HashedKeysMixin:
@@ -116,12 +111,12 @@ class HashedKeysMixin:
         self._get_session(no_load=must_create)
         if self.session_key is None:
             raise UpdateError
-        current, former = names
+        current, *former = names
         try:
             self._save_as(current, must_create)
         except UpdateError as error:
             # A cause is what the database refused: nothing is missing then.
-            if must_create or error.__cause__ or not self._move(former, current):
+            if must_create or error.__cause__ or not former or not self._move(former[0], current):
                 raise
             self._save_as(current, must_create)
             self.has_moved = True
@@ -179,11 +174,13 @@ class HashedKeysMixin:
             await self._aget_session(no_load=must_create)
             if self.session_key is None:
                 raise UpdateError
-            current, former = names
+            current, *former = names
             try:
                 await self._asave_as(current, must_create)
             except UpdateError as error:
-                if must_create or error.__cause__ or not await self._amoved(former, current):
+                if must_create or error.__cause__ or not former:
+                    raise
+                if not await self._amoved(former[0], current):
                     raise
                 await self._asave_as(current, must_create)
                 self.has_moved = True
@@ -208,7 +205,7 @@ class HashedKeysMixin:
                 await super(HashedKeysMixin, self._twin(name)).adelete(name)  # type: ignore[misc]
             return None
 
-    def _names(self, key: Any) -> tuple[str, str] | None:
+    def _names(self, key: Any) -> tuple[str, ...] | None:
         """What the store may know a session by, the name of today first; None for the key alone."""
         mode = option("HASH_KEYS")
         if mode is None or self._has_stored_name or not isinstance(key, str) or not key:
@@ -217,6 +214,10 @@ class HashedKeysMixin:
             return None
         hashed = b32encode(sha256(key.encode(errors="surrogatepass")).digest()[:HASHED_BYTES])
         names = (self.stored_name_prefix + hashed.decode().lower(), key)
+        if "$" in key or not key.isascii():
+            # MySQL tells neither cases nor accents apart, and may take it for the name of another
+            # session; nothing else in ASCII is a "$" to it. Django makes no such keys.
+            return names[:1]
         return names if mode == "sha256" else names[::-1]
 
     def _twin(self, name: str) -> Self:
