@@ -4,15 +4,20 @@ import asyncio
 import datetime
 import importlib.util
 import itertools
+import threading
 from importlib import import_module
 
+import databases
 import pytest
 import switches
 from asgiref.sync import async_to_sync
 from differential import captured_logs
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoMiddleware
+from django.contrib.sessions.models import Session
+from django.contrib.sessions.serializers import JSONSerializer
 from django.core.handlers.asgi import ASGIRequest
+from django.db.models import signals
 from django.http import HttpResponse, StreamingHttpResponse
 from django.test import AsyncClient, AsyncRequestFactory, Client
 from django.urls import path
@@ -447,6 +452,112 @@ def test_nothing_is_saved_when_the_view_raises(engine, package):
     with pytest.raises(KeyError, match="lost"):
         passed(middleware_of(package, view), key)
     assert engine.SessionStore(key).load() == DATA
+
+
+# ------------------------------------------------------------- what a thread of the project keeps
+
+thread = threading.local()
+
+
+def tenant():
+    return getattr(thread, "tenant", "nobody")
+
+
+class TenantRouter:
+    """By what the thread keeps, as on a site with tenants."""
+
+    def db_for_read(self, model, **hints):
+        return "other" if tenant() == "ada" else "default"
+
+    db_for_write = db_for_read
+
+
+def tenants_key(key, prefix, version):
+    return f"{tenant()}/{prefix}/{version}/{key}"
+
+
+class TenantsSerializer:
+    def dumps(self, data):
+        return tenant().encode() + JSONSerializer().dumps(data)
+
+    def loads(self, data):
+        return JSONSerializer().loads(data.removeprefix(tenant().encode()))
+
+
+def tenant_middleware(get_response):
+    """Sync, so that all that is sync runs in its thread."""
+
+    def middleware(request):
+        thread.tenant = request.headers["tenant"]
+        try:
+            return get_response(request)
+        finally:
+            del thread.tenant
+
+    return middleware
+
+
+async def awrite_and_read(request):
+    found = await request.session.aget("tenant")
+    await request.session.aset("tenant", request.headers["tenant"])
+    return HttpResponse(found)
+
+
+def write_and_read(request):
+    found = request.session.get("tenant")
+    request.session["tenant"] = request.headers["tenant"]
+    return HttpResponse(found)
+
+
+urlpatterns += [path("write_and_read", write_and_read), path("awrite_and_read", awrite_and_read)]
+
+
+@needs_async
+@pytest.mark.parametrize("view", ["write_and_read", "awrite_and_read"])
+@pytest.mark.parametrize("own", ["routers", "routers and receivers", "key function", "serializer"])
+@pytest.mark.parametrize("engine", OURS[:3], indirect=True)
+def test_what_looks_at_the_thread(engine, view, own, sqlite, settings, tmp_path, request):
+    """Each tenant has its sessions, as with Django's engine and middleware."""
+    seen = []
+
+    def note(**kwargs):
+        seen.append(tenant())
+
+    if own.startswith("routers"):
+        settings.DATABASE_ROUTERS = [TenantRouter()]
+    if own == "key function":
+        settings.CACHES = {"default": {**settings.CACHES["default"], "KEY_FUNCTION": tenants_key}}
+    if own == "serializer":
+        settings.SESSION_SERIALIZER = f"{__name__}.TenantsSerializer"
+    if own.endswith("receivers"):
+        signals.pre_init.connect(note, sender=Session)
+        request.addfinalizer(lambda: signals.pre_init.disconnect(note, sender=Session))
+
+    async def visits():
+        client = AsyncClient()
+        answers = []
+        for name in ("ada", "ada", "bob", "ada"):
+            response = await client.get(f"/{view}", headers={"tenant": name})
+            answers.append((response.status_code, response.content))
+        return answers
+
+    djangos = engine.__name__.replace(RUST, DJANGO)
+    outcomes = []
+    for at, middleware in ((djangos, DJANGO), (engine.__name__, DJANGO), (engine.__name__, RUST)):
+        seen.clear()
+        settings.SESSION_ENGINE = at
+        settings.MIDDLEWARE = [
+            f"{__name__}.tenant_middleware",
+            f"{middleware}.middleware.SessionMiddleware",
+        ]
+        with databases.database("other", databases.sqlite_file(tmp_path / at)):
+            answers = async_to_sync(visits)()
+            rows = [Session.objects.using(alias).count() for alias in ("default", "other")]
+        Session.objects.all().delete()
+        outcomes.append((answers, rows, set(seen)))
+    assert outcomes[1] == outcomes[2] == outcomes[0]
+    # Django's aload() itself decodes on the event loop.
+    assert own == "serializer" or outcomes[0][0][1] == (200, b"ada")
 
 
 # ------------------------------------------------------------------------------- a project's own

@@ -13,7 +13,7 @@ from ..conf import option
 from . import merge
 from .base import HAS_ASYNC
 from .cache import CacheMixin, log_failed_read
-from .db import LOAD, DatabaseSessionStore, Found, Statements, define_hooks
+from .db import LOAD, DatabaseSessionStore, Statements, define_hooks, step_aside
 from .keys import HashedKeysMixin
 
 logger = logging.getLogger("django.contrib.sessions")
@@ -25,7 +25,6 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
     # Django's, which django-stubs does not know.
     _session: Any
     acache_key: Any
-    _get_session_from_db: Any
     _aget_session_from_db: Any
 
     def load(self) -> dict[str, Any]:
@@ -42,8 +41,8 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
             found = self._find_in_db()
             if found is None:
                 return {}
-            data = self.decode(found.data)
-            merge.note_row(self, found.data, data)
+            data = self.decode(found.session_data)
+            merge.note_row(self, found.session_data, data)
             age = self.get_expiry_age(expiry=found.expire_date)
             try:
                 # Not over what another request may have saved since.
@@ -93,8 +92,8 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
                 found = await self._afind_in_db()
                 if found is None:
                     return {}
-                data = self.decode(found.data)
-                merge.note_row(self, found.data, data)
+                data = self.decode(found.session_data)
+                merge.note_row(self, found.session_data, data)
                 age = await self.aget_expiry_age(expiry=found.expire_date)
                 try:
                     await fill(await self.acache_key(), data, age)
@@ -127,11 +126,10 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
             if key is not None:
                 await (self._native or self._cache).adelete(self.cache_key_prefix + key)
 
-        async def _afind_in_db(self) -> Found | None:
-            using = self._get_read_alias(LOAD, self.session_key)
-            if using is not None:
-                return await sync_to_async(self._find)(using, Statements.select_with_expiry)
-            return _to_found(await self._aget_session_from_db())
+        async def _afind_in_db(self) -> Any:
+            if step_aside(self, LOAD, self.session_key):
+                return await self._aget_session_from_db()
+            return await sync_to_async(self._find)(Statements.select_with_expiry)
 
     def _move(self, old: str, new: str) -> bool:
         # The save that follows fills the cache under the new name.
@@ -142,18 +140,13 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
             self._log_failed_write()
         return moved
 
-    def _find_in_db(self) -> Found | None:
-        using = self._get_read_alias(LOAD, self.session_key)
-        if using is not None:
-            return self._find(using, Statements.select_with_expiry)
-        return _to_found(self._get_session_from_db())
+    def _find_in_db(self) -> Any:
+        if step_aside(self, LOAD, self.session_key):
+            return self._get_session_from_db()
+        return self._find(Statements.select_with_expiry)
 
     def _log_failed_write(self) -> None:
         logger.exception("Error saving to cache (%s)", self._cache)
-
-
-def _to_found(row: Any) -> Found | None:
-    return Found(row.session_data, row.expire_date) if row else None
 
 
 class SessionStore(HashedKeysMixin, CachedDatabaseSessionStore):

@@ -488,6 +488,8 @@ class RedisCache:
     Keys, values and times to live are those of the Django cache that it stands in for.
     """
 
+    calls_project = False
+
     def __init__(
         self,
         *,
