@@ -11,7 +11,7 @@ from django.contrib.sessions.backends.cached_db import SessionStore as DjangoSes
 
 from ..conf import option
 from . import merge
-from .base import HAS_ASYNC
+from .base import HAS_ASYNC, finishes
 from .cache import CacheMixin, log_failed_read
 from .db import LOAD, DatabaseSessionStore, Statements, define_hooks, step_aside
 from .keys import HashedKeysMixin
@@ -107,6 +107,7 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
                 session_key and await cache.ahas_key(self.cache_key_prefix + session_key)
             ) or await super().aexists(session_key)
 
+        @finishes
         async def asave(self, must_create: bool = False) -> None:
             await super().asave(must_create)
             cache = self._native or self._cache
@@ -120,6 +121,7 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
             except Exception:
                 self._log_failed_write()
 
+        @finishes
         async def adelete(self, session_key: str | None = None) -> None:
             await super().adelete(session_key)
             key = self.session_key if session_key is None else session_key
