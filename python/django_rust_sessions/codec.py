@@ -123,6 +123,10 @@ class CodecMixin(LazyDefaultsMixin):
             cls = with_fallback(cls)
         return super().__new__(cls)
 
+    def _calls_project(self) -> bool:
+        """Whether a save calls what the project has, and Django's middleware calls in a thread."""
+        return self.serializer is not JSONSerializer
+
     def encode(self, session_dict: dict[str, Any]) -> str:
         return dumps(session_dict, salt=self.key_salt, serializer=self.serializer)
 

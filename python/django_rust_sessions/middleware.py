@@ -42,7 +42,8 @@ class SessionMiddleware(DjangoSessionMiddleware):
                 return self.process_response(stand_in, response)
             except _Wanted as wanted:
                 method = wanted.method
-            if not hasattr(session, f"a{method}"):  # before Django 5.1
+            # Before Django 5.1, or where the project may look at what its thread keeps.
+            if not hasattr(session, f"a{method}") or session._calls_project():
                 return await sync_to_async(self.process_response)(request, response)
             await stand_in.session.ask(method)
 

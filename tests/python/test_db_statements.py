@@ -3,6 +3,7 @@
 import datetime
 import threading
 import uuid
+from importlib import import_module
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import databases
 import hypothesis
 import pytest
 import strategies
-from asgiref.sync import SyncToAsync, async_to_sync
+from asgiref.sync import SyncToAsync, async_to_sync, sync_to_async
 from differential import DjangoStore, RustStore, captured_logs, outcome, same
 from django.apps import apps
 from django.contrib.sessions.backends import base
@@ -810,6 +811,70 @@ def test_routers(two_databases, still, monkeypatch, reads, writes):
 
     found = compared(story)
     assert found.error is None
+
+
+class ThreadRouter:
+    """What the thread keeps says which database it is, as on a site with tenants."""
+
+    thread = threading.local()
+
+    def db_for_read(self, model, **hints):
+        return getattr(self.thread, "using", "default")
+
+    db_for_write = db_for_read
+
+
+@needs_async
+@pytest.mark.parametrize("name", ["db", "cached_db"])
+def test_routers_that_look_at_the_thread(two_databases, settings, monkeypatch, name):
+    """Async methods ask them there, as the sync ones of Django's do."""
+    settings.DATABASE_ROUTERS = [ThreadRouter()]
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
+    monkeypatch.setattr(ThreadRouter.thread, "using", "other", raising=False)
+
+    def rows():
+        aliases = ["default", "other"]
+        return [[row.get_decoded() for row in Session.objects.using(each)] for each in aliases]
+
+    def life(store_class):
+        store = store_class()
+        store.update({"a": 1})
+        store.create()
+        yield rows(), store.exists(store.session_key), store_class(store.session_key).load()
+        store["a"] = 2
+        store.save()
+        yield rows(), store_class(store.session_key).load()
+        store.cycle_key()
+        yield rows(), store.exists(store.session_key)
+        store.delete()
+        yield rows(), store.exists(store.session_key)
+
+    async def alife(store_class):
+        arows = sync_to_async(rows)
+        store = store_class()
+        store._session_cache = {"a": 1}
+        await store.acreate()
+        found = await store_class(store.session_key).aload()
+        yield await arows(), await store.aexists(store.session_key), found
+        await store.aset("a", 2)
+        await store.asave()
+        yield await arows(), await store_class(store.session_key).aload()
+        await store.acycle_key()
+        yield await arows(), await store.aexists(store.session_key)
+        await store.adelete()
+        yield await arows(), await store.aexists(store.session_key)
+
+    async def collect(store_class):
+        return [answer async for answer in alife(store_class)]
+
+    djangos, ours = (
+        import_module(f"{package}.backends.{name}").SessionStore
+        for package in ("django.contrib.sessions", "django_rust_sessions")
+    )
+    expected = list(life(djangos))
+    assert expected[0] == ([[], [{"a": 1}]], True, {"a": 1})
+    assert list(life(ours)) == expected
+    assert async_to_sync(collect)(ours) == expected
 
 
 def test_router_to_nowhere(sqlite, settings, monkeypatch):

@@ -323,6 +323,33 @@ def test_paused_for_too_long_with_many_tasks(patient):
     asyncio.run(story())
 
 
+@needs_async
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_busy_event_loop_is_not_redis(patient, loop):
+    """What other tasks take of the time is not Redis's, before the question goes out or after."""
+    new_loop = asyncio.new_event_loop
+    if loop == "uvloop":
+        new_loop = pytest.importorskip("uvloop", reason="uvloop is not installed").new_event_loop
+    keys = [f"{number:032}" for number in range(50)]
+    for key in keys:
+        saved(RustCacheStore, key, text="x" * 100_000)
+
+    async def keep_busy(turns):
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        time.sleep(LONG_LIMIT * 1.2)
+
+    async def story():
+        await RustCacheStore(KEY).aload()
+        for turns in range(4):
+            loads = [RustCacheStore(key).aload() for key in keys]
+            *found, _ = await asyncio.gather(*loads, keep_busy(turns))
+            assert [each.get("key") for each in found] == keys, turns
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(story())
+
+
 def test_paused_within_the_limit(patient):
     saved(RustCacheStore, KEY)
     patient.pause()

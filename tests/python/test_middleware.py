@@ -1,18 +1,27 @@
 """The session middleware against Django's: the same requests through both, sync and async."""
 
 import asyncio
+import contextlib
 import datetime
 import importlib.util
 import itertools
+import sqlite3
+import threading
 from importlib import import_module
 
+import databases
 import pytest
 import switches
-from asgiref.sync import async_to_sync
+from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
 from differential import captured_logs
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoMiddleware
-from django.core.handlers.asgi import ASGIRequest
+from django.contrib.sessions.models import Session
+from django.contrib.sessions.serializers import JSONSerializer
+from django.core.cache import caches
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest
+from django.db import connections
+from django.db.models import signals
 from django.http import HttpResponse, StreamingHttpResponse
 from django.test import AsyncClient, AsyncRequestFactory, Client
 from django.urls import path
@@ -447,6 +456,199 @@ def test_nothing_is_saved_when_the_view_raises(engine, package):
     with pytest.raises(KeyError, match="lost"):
         passed(middleware_of(package, view), key)
     assert engine.SessionStore(key).load() == DATA
+
+
+# ---------------------------------------------------------------- a client that goes away meanwhile
+
+CACHED = [f"{package}.backends.cached_db" for package in (DJANGO, RUST)]
+
+
+@pytest.fixture
+def busy_for(django_db_blocker, tmp_path):
+    """The default database is a file; busy_for(seconds) lets nobody write in it so long."""
+    where = databases.sqlite_file(tmp_path / "busy")
+
+    @contextlib.asynccontextmanager
+    async def busy(seconds):
+        lock = sqlite3.connect(where["NAME"], isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        timer = asyncio.get_running_loop().call_later(seconds, lock.execute, "COMMIT")
+        yield
+        await asyncio.sleep(timer.when() - asyncio.get_running_loop().time() + 0.5)
+        lock.close()
+
+    with django_db_blocker.unblock(), databases.database("default", where):
+        yield busy
+
+
+@needs_async
+@pytest.mark.parametrize("engine", CACHED, indirect=True)
+@pytest.mark.parametrize("view", ["write_and_read", "awrite_and_read"])
+def test_the_client_goes_away_during_the_save(engine, view, settings, busy_for):
+    """Table and cache have the same, as a thread of Django's does both."""
+    package = DJANGO if engine.__name__ == CACHED[0] else RUST
+    settings.MIDDLEWARE = [f"{package}.middleware.SessionMiddleware"]
+    key = cookie_before(engine, "session")
+    messages = [{"type": "http.request"}, {"type": "http.disconnect"}]
+
+    async def receive():
+        if len(messages) == 1:
+            await asyncio.sleep(0.2)
+        return messages.pop(0)
+
+    async def send(message):
+        raise AssertionError("the client is gone")
+
+    async def visit():
+        headers = [(b"host", b"testserver"), (b"tenant", b"ada")]
+        headers.append((b"cookie", f"sessionid={key}".encode()))
+        scope = AsyncRequestFactory()._base_scope(path=f"/{view}", headers=headers)
+        async with busy_for(0.6):
+            await ASGIHandler()(scope, receive, send)
+
+    asyncio.run(visit())
+    assert engine.SessionStore(key).load() == {**DATA, "tenant": "ada"}
+    caches["default"].clear()
+    assert engine.SessionStore(key).load() == {**DATA, "tenant": "ada"}
+
+
+@needs_async
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"HASH_KEYS": "sha256"}, {"FALLBACK_ENGINE": f"{DJANGO}.backends.cache"}],
+    ids=["plain", "HASH_KEYS", "FALLBACK_ENGINE"],
+)
+@pytest.mark.parametrize("method", ["asave", "adelete"])
+@pytest.mark.parametrize("engine", CACHED[1:], indirect=True)
+def test_what_has_begun_is_finished(engine, method, options, settings, busy_for):
+    settings.RUST_SESSIONS = options
+    key = cookie_before(engine, "session")
+
+    store = engine.SessionStore(key)
+    store["tea"] = 3
+
+    async def story():
+        # With a thread of its own, whose connection is to this database.
+        async with ThreadSensitiveContext():
+            async with busy_for(0.6):
+                waiting = asyncio.ensure_future(getattr(store, method)())
+                await asyncio.sleep(0.2)
+                waiting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await waiting
+            await sync_to_async(connections.close_all)()
+
+    asyncio.run(story())
+    expected = {**DATA, "tea": 3} if method == "asave" else {}
+    assert engine.SessionStore(key).load() == expected
+    caches["default"].clear()
+    assert engine.SessionStore(key).load() == expected
+
+
+# ------------------------------------------------------------- what a thread of the project keeps
+
+thread = threading.local()
+
+
+def tenant():
+    return getattr(thread, "tenant", "nobody")
+
+
+class TenantRouter:
+    """By what the thread keeps, as on a site with tenants."""
+
+    def db_for_read(self, model, **hints):
+        return "other" if tenant() == "ada" else "default"
+
+    db_for_write = db_for_read
+
+
+def tenants_key(key, prefix, version):
+    return f"{tenant()}/{prefix}/{version}/{key}"
+
+
+class TenantsSerializer:
+    def dumps(self, data):
+        return tenant().encode() + JSONSerializer().dumps(data)
+
+    def loads(self, data):
+        return JSONSerializer().loads(data.removeprefix(tenant().encode()))
+
+
+def tenant_middleware(get_response):
+    """Sync, so that all that is sync runs in its thread."""
+
+    def middleware(request):
+        thread.tenant = request.headers["tenant"]
+        try:
+            return get_response(request)
+        finally:
+            del thread.tenant
+
+    return middleware
+
+
+async def awrite_and_read(request):
+    found = await request.session.aget("tenant")
+    await request.session.aset("tenant", request.headers["tenant"])
+    return HttpResponse(found)
+
+
+def write_and_read(request):
+    found = request.session.get("tenant")
+    request.session["tenant"] = request.headers["tenant"]
+    return HttpResponse(found)
+
+
+urlpatterns += [path("write_and_read", write_and_read), path("awrite_and_read", awrite_and_read)]
+
+
+@needs_async
+@pytest.mark.parametrize("view", ["write_and_read", "awrite_and_read"])
+@pytest.mark.parametrize("own", ["routers", "routers and receivers", "key function", "serializer"])
+@pytest.mark.parametrize("engine", OURS[:3], indirect=True)
+def test_what_looks_at_the_thread(engine, view, own, sqlite, settings, tmp_path, request):
+    """Each tenant has its sessions, as with Django's engine and middleware."""
+    seen = []
+
+    def note(**kwargs):
+        seen.append(tenant())
+
+    if own.startswith("routers"):
+        settings.DATABASE_ROUTERS = [TenantRouter()]
+    if own == "key function":
+        settings.CACHES = {"default": {**settings.CACHES["default"], "KEY_FUNCTION": tenants_key}}
+    if own == "serializer":
+        settings.SESSION_SERIALIZER = f"{__name__}.TenantsSerializer"
+    if own.endswith("receivers"):
+        signals.pre_init.connect(note, sender=Session)
+        request.addfinalizer(lambda: signals.pre_init.disconnect(note, sender=Session))
+
+    async def visits():
+        client = AsyncClient()
+        answers = []
+        for name in ("ada", "ada", "bob", "ada"):
+            response = await client.get(f"/{view}", headers={"tenant": name})
+            answers.append((response.status_code, response.content))
+        return answers
+
+    djangos = engine.__name__.replace(RUST, DJANGO)
+    outcomes = []
+    for at, middleware in ((djangos, DJANGO), (engine.__name__, DJANGO), (engine.__name__, RUST)):
+        seen.clear()
+        settings.SESSION_ENGINE = at
+        settings.MIDDLEWARE = [
+            f"{__name__}.tenant_middleware",
+            f"{middleware}.middleware.SessionMiddleware",
+        ]
+        with databases.database("other", databases.sqlite_file(tmp_path / at)):
+            answers = async_to_sync(visits)()
+            rows = [Session.objects.using(alias).count() for alias in ("default", "other")]
+        Session.objects.all().delete()
+        outcomes.append((answers, rows, set(seen)))
+    assert outcomes[1] == outcomes[2] == outcomes[0]
+    # Django's aload() itself decodes on the event loop.
+    assert own == "serializer" or outcomes[0][0][1] == (200, b"ada")
 
 
 # ------------------------------------------------------------------------------- a project's own

@@ -3,19 +3,24 @@
 import asyncio
 import contextlib
 import json
+import threading
 import time
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 
 import django_redis
 import pytest
 import redis
 import switches
+from asgiref.sync import async_to_sync, sync_to_async
 from differential import outcome
 from django.contrib.sessions.backends.cache import SessionStore as DjangoCacheStore
+from django.contrib.sessions.models import Session
 from django.core.cache import caches
 from django.core.cache.backends.redis import RedisSerializer
 from django.test import override_settings
+from django.utils.functional import SimpleLazyObject
 from django_rust_sessions.backends.cache import SessionStore as RustCacheStore
 from django_rust_sessions.caches import native, step_aside
 from django_rust_sessions.caches.resp import pack
@@ -63,6 +68,22 @@ with contextlib.suppress(ImportError):  # its tests are skipped then
 
 def backwards(key, prefix, version):
     return f"{version}/{key}/{prefix}"
+
+
+thread = threading.local()
+
+
+def tenants_key(key, prefix, version):
+    """What the thread keeps says whose it is, as django-tenants' make_key does."""
+    return f"{getattr(thread, 'tenant', 'nobody')}/{prefix}/{version}/{key}"
+
+
+class TenantsSerializer(RedisSerializer):
+    def dumps(self, value):
+        return thread.tenant.encode() + super().dumps(value)
+
+    def loads(self, data):
+        return super().loads(data.removeprefix(thread.tenant.encode()))
 
 
 # ------------------------------------------------------------------------- what stands in CACHES
@@ -419,6 +440,55 @@ def test_every_async_operation_leaves_in_redis_what_django_leaves(understood):
 
 
 @pytest.mark.not_with("HASH_KEYS=sha256", "Django's engine finds nothing under hashed names")
+@needs_async
+@pytest.mark.parametrize("own", ["KEY_FUNCTION", "serializer"])
+@pytest.mark.parametrize("name", ["cache", "cached_db"])
+@pytest.mark.django_db
+@pytest.mark.not_with("HASH_KEYS=sha256", "Django's engine finds nothing under hashed names")
+def test_what_looks_at_the_thread_is_called_there(redis_server, name, own, monkeypatch):
+    monkeypatch.setattr(thread, "tenant", "ada", raising=False)
+    params = {"BACKEND": BACKENDS["django"], "LOCATION": redis_server["url"]}
+    if own == "KEY_FUNCTION":
+        params[own] = tenants_key
+    else:
+        params["OPTIONS"] = {own: TenantsSerializer}
+    stories = []
+    with using(params):
+        raw_client().flushdb()
+        for package in ("django.contrib.sessions", "django_rust_sessions"):
+            store_class = import_module(f"{package}.backends.{name}").SessionStore
+            teller = Teller(store_class, is_async=True)
+            async_to_sync(story)(teller)
+            stories.append(teller.notes)
+            Session.objects.all().delete()
+        raw_client().flushdb()
+    for theirs, ours in zip(*stories, strict=True):
+        same = same_store(theirs, ours, 60) if isinstance(theirs, dict) else theirs == ours
+        assert same, (theirs, ours)
+    kept = [note for note in stories[1] if isinstance(note, dict)]
+    keys = {key for note in kept for key in note} - {b"new"}
+    assert keys
+    assert own == "serializer" or all(key.startswith(b"ada/") for key in keys)
+
+
+@needs_async
+@pytest.mark.django_db
+def test_a_value_that_asks_the_database_when_it_is_pickled(redis_server):
+    async def story(store_class):
+        store = store_class()
+        await store.aset("lazy", SimpleLazyObject(Session.objects.count))
+        await store.acreate()
+        await store.aset("rows", Session.objects.all())
+        await store.asave()
+        found = await store_class(store.session_key).aload()
+        return {name: await sync_to_async(repr)(value) for name, value in found.items()}
+
+    params = {"BACKEND": BACKENDS["django"], "LOCATION": redis_server["url"]}
+    with using(params):
+        expected, found = (async_to_sync(story)(store_class) for store_class in STORES)
+    assert found == expected == {"lazy": "0", "rows": "<QuerySet []>"}
+
+
 def test_what_one_engine_writes_the_other_reads(understood, writer, reader):
     store = writer()
     store.update(DATA)

@@ -13,6 +13,7 @@ from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
 from django.contrib.sessions.backends.cache import SessionStore as DjangoSessionStore
 from django.core.cache import caches
+from django.core.exceptions import SynchronousOnlyOperation
 
 from .. import caches as session_caches
 from ..codec import CodecMixin
@@ -142,6 +143,8 @@ class CacheSessionStore(merge.MergeMixin, CodecMixin, CacheMixin, DjangoSessionS
         async def aload(self) -> dict[str, Any]:
             if self._native is None:
                 return await super().aload()
+            if self._native.calls_project:
+                return await sync_to_async(CacheSessionStore.load)(self)
             try:
                 key = self._known_key() or await self.acache_key()
                 data = self._note(await self._native.aread(key))
@@ -172,6 +175,8 @@ class CacheSessionStore(merge.MergeMixin, CodecMixin, CacheMixin, DjangoSessionS
         async def asave(self, must_create: bool = False) -> None:
             if self.session_key is None:
                 return await self.acreate()
+            if self._native is not None and self._native.calls_project:
+                return await sync_to_async(CacheSessionStore.save)(self, must_create)
             if self._has_to_be_loaded(must_create):
                 key, accessed = self.session_key, self.accessed
                 await self._aget_session()
@@ -192,6 +197,9 @@ class CacheSessionStore(merge.MergeMixin, CodecMixin, CacheMixin, DjangoSessionS
                 if must_create or await cache.ahas_key(key):
                     raise
                 done = False
+            except SynchronousOnlyOperation:
+                # A value that asks the database when it is pickled, as a lazy user does.
+                return await sync_to_async(CacheSessionStore.save)(self, must_create)
             if not done:
                 raise CreateError if must_create else UpdateError
             if must_create:
@@ -222,6 +230,9 @@ class CacheSessionStore(merge.MergeMixin, CodecMixin, CacheMixin, DjangoSessionS
         if arename is None:
             return await sync_to_async(self._move)(old, new)
         return bool(await arename(self.cache_key_prefix + old, self.cache_key_prefix + new))
+
+    def _calls_project(self) -> bool:
+        return False  # the cache has a serializer of its own
 
     def _known_key(self) -> str | None:
         """What Django's acache_key() says of a session that has a key, without two coroutines."""

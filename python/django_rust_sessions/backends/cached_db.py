@@ -11,9 +11,9 @@ from django.contrib.sessions.backends.cached_db import SessionStore as DjangoSes
 
 from ..conf import option
 from . import merge
-from .base import HAS_ASYNC
+from .base import HAS_ASYNC, finishes
 from .cache import CacheMixin, log_failed_read
-from .db import LOAD, DatabaseSessionStore, Found, Statements, define_hooks
+from .db import LOAD, DatabaseSessionStore, Statements, define_hooks, step_aside
 from .keys import HashedKeysMixin
 
 logger = logging.getLogger("django.contrib.sessions")
@@ -25,7 +25,6 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
     # Django's, which django-stubs does not know.
     _session: Any
     acache_key: Any
-    _get_session_from_db: Any
     _aget_session_from_db: Any
 
     def load(self) -> dict[str, Any]:
@@ -42,8 +41,8 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
             found = self._find_in_db()
             if found is None:
                 return {}
-            data = self.decode(found.data)
-            merge.note_row(self, found.data, data)
+            data = self.decode(found.session_data)
+            merge.note_row(self, found.session_data, data)
             age = self.get_expiry_age(expiry=found.expire_date)
             try:
                 # Not over what another request may have saved since.
@@ -93,8 +92,8 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
                 found = await self._afind_in_db()
                 if found is None:
                     return {}
-                data = self.decode(found.data)
-                merge.note_row(self, found.data, data)
+                data = self.decode(found.session_data)
+                merge.note_row(self, found.session_data, data)
                 age = await self.aget_expiry_age(expiry=found.expire_date)
                 try:
                     await fill(await self.acache_key(), data, age)
@@ -108,6 +107,7 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
                 session_key and await cache.ahas_key(self.cache_key_prefix + session_key)
             ) or await super().aexists(session_key)
 
+        @finishes
         async def asave(self, must_create: bool = False) -> None:
             await super().asave(must_create)
             cache = self._native or self._cache
@@ -121,17 +121,17 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
             except Exception:
                 self._log_failed_write()
 
+        @finishes
         async def adelete(self, session_key: str | None = None) -> None:
             await super().adelete(session_key)
             key = self.session_key if session_key is None else session_key
             if key is not None:
                 await (self._native or self._cache).adelete(self.cache_key_prefix + key)
 
-        async def _afind_in_db(self) -> Found | None:
-            using = self._get_read_alias(LOAD, self.session_key)
-            if using is not None:
-                return await sync_to_async(self._find)(using, Statements.select_with_expiry)
-            return _to_found(await self._aget_session_from_db())
+        async def _afind_in_db(self) -> Any:
+            if step_aside(self, LOAD, self.session_key):
+                return await self._aget_session_from_db()
+            return await sync_to_async(self._find)(Statements.select_with_expiry)
 
     def _move(self, old: str, new: str) -> bool:
         # The save that follows fills the cache under the new name.
@@ -142,18 +142,13 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
             self._log_failed_write()
         return moved
 
-    def _find_in_db(self) -> Found | None:
-        using = self._get_read_alias(LOAD, self.session_key)
-        if using is not None:
-            return self._find(using, Statements.select_with_expiry)
-        return _to_found(self._get_session_from_db())
+    def _find_in_db(self) -> Any:
+        if step_aside(self, LOAD, self.session_key):
+            return self._get_session_from_db()
+        return self._find(Statements.select_with_expiry)
 
     def _log_failed_write(self) -> None:
         logger.exception("Error saving to cache (%s)", self._cache)
-
-
-def _to_found(row: Any) -> Found | None:
-    return Found(row.session_data, row.expire_date) if row else None
 
 
 class SessionStore(HashedKeysMixin, CachedDatabaseSessionStore):

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 from functools import cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
@@ -44,7 +44,6 @@ from .base import HAS_ASYNC, get_random_key
 from .keys import HashedKeysMixin
 
 VENDORS = {"postgresql", "mysql", "sqlite"}
-T = TypeVar("T")
 
 
 # -------------------------------------------------------------------------- plain SQL, or Django's
@@ -149,11 +148,12 @@ class Row(NamedTuple):
         return _is_plain_key(key) and isinstance(data, str) and isinstance(expire_date, datetime)
 
 
-class Found:
-    """A session in the database, for cached_db."""
+class Found(NamedTuple):
+    """What was read of a session, in the words of Django's model."""
 
-    def __init__(self, data: str, expire_date: datetime) -> None:
-        self.data, self.expire_date = data, expire_date
+    session_data: str
+    # Only cached_db asks for it.
+    expire_date: Any = None
 
 
 # To the end of the statement's own transaction. It is read at the commit, so late is early enough.
@@ -191,10 +191,10 @@ class Statements:
         names = _quoted_names(model, self.connection.ops)
         self.table, self.key, self.data, self.expire_date = names
 
-    def select(self, key: str | None) -> str | None:
-        """The data of the session, if there is one that has not expired."""
+    def select(self, key: str | None) -> Found | None:
+        """The session, if there is one that has not expired."""
         row = self._select(self.data, key)
-        return None if row is None else row[0]
+        return None if row is None else Found(row[0])
 
     def select_with_expiry(self, key: str | None) -> Found | None:
         """The same, and when it expires."""
@@ -302,20 +302,19 @@ class DatabaseSessionStore(merge.MergeMixin, CodecMixin, DjangoSessionStore):
     _session_cache: Any
     _get_session: Any
     _aget_session: Any
+    _get_session_from_db: Any
     _get_or_create_session_key: Any
     _aget_or_create_session_key: Any
 
     def load(self) -> dict[str, Any]:
-        using = self._get_read_alias(LOAD, self.session_key)
-        if using is None:
+        if step_aside(self, LOAD, self.session_key):
             return DjangoSessionStore.load(self)
-        return self._decode_row(self._find(using, Statements.select))
+        return self._decode_row(self._find(Statements.select))
 
     def exists(self, session_key: str) -> bool:
-        using = self._get_read_alias(EXISTS, session_key)
-        if using is None:
+        if step_aside(self, EXISTS, session_key):
             return DjangoSessionStore.exists(self, session_key)
-        return Statements(self.model, using).exists(session_key)
+        return self._is_there(session_key)
 
     def create(self) -> None:
         if step_aside(self, CREATE):
@@ -336,10 +335,9 @@ class DatabaseSessionStore(merge.MergeMixin, CodecMixin, DjangoSessionStore):
             return DjangoSessionStore.save(self, must_create)
         data = self._get_session(no_load=must_create)
         row = Row(self._get_or_create_session_key(), self.encode(data), self.get_expiry_date())
-        using = self._get_write_alias(row)
-        if using is None:
+        if not row.is_plain():
             return DjangoSessionStore.save(self, must_create)
-        return self._write(using, row, must_create)
+        return self._write(row, must_create)
 
     def delete(self, session_key: str | None = None) -> None:
         key = self.session_key if session_key is None else session_key
@@ -349,21 +347,20 @@ class DatabaseSessionStore(merge.MergeMixin, CodecMixin, DjangoSessionStore):
             return DjangoSessionStore.delete(self, key)
         return Statements(self.model, DEFAULT_DB_ALIAS).delete(key)
 
-    # The same once more, with one hop to the thread of the connection. What Django asks of the
-    # async methods of a subclass is asked of them here too.
+    # The same once more, with one hop to the thread of the connection, where routers are asked as
+    # well: they may look at what it keeps. What Django asks of the async methods of a subclass is
+    # asked of them here too.
     if HAS_ASYNC:
 
         async def aload(self) -> dict[str, Any]:
-            using = self._get_read_alias(LOAD, self.session_key)
-            if using is None:
+            if step_aside(self, LOAD, self.session_key):
                 return await DjangoSessionStore.aload(self)
-            return self._decode_row(await sync_to_async(self._find)(using, Statements.select))
+            return self._decode_row(await sync_to_async(self._find)(Statements.select))
 
         async def aexists(self, session_key: str) -> bool:
-            using = self._get_read_alias(EXISTS, session_key)
-            if using is None:
+            if step_aside(self, EXISTS, session_key):
                 return await DjangoSessionStore.aexists(self, session_key)
-            return await sync_to_async(lambda: Statements(self.model, using).exists(session_key))()
+            return await sync_to_async(self._is_there)(session_key)
 
         async def acreate(self) -> None:
             if step_aside(self, CREATE):
@@ -388,10 +385,9 @@ class DatabaseSessionStore(merge.MergeMixin, CodecMixin, DjangoSessionStore):
                 self.encode(data),
                 await self.aget_expiry_date(),
             )
-            using = self._get_write_alias(row)
-            if using is None:
+            if not row.is_plain():
                 return await DjangoSessionStore.asave(self, must_create)
-            return await sync_to_async(self._write)(using, row, must_create)
+            return await sync_to_async(self._write)(row, must_create)
 
         async def adelete(self, session_key: str | None = None) -> None:
             key = self.session_key if session_key is None else session_key
@@ -429,26 +425,16 @@ class DatabaseSessionStore(merge.MergeMixin, CodecMixin, DjangoSessionStore):
             rows.filter(session_key=old).delete()
             return True
 
-    def _get_read_alias(self, operation: Operation, key: Any) -> str | None:
-        """Where to read with a plain statement; None where Django's own code must."""
-        if step_aside(self, operation, key):
-            return None
-        if not router.routers:
-            return DEFAULT_DB_ALIAS
-        using = router.db_for_read(self.model)
-        return None if refuse_database(using) else using
+    def _calls_project(self) -> bool:
+        # Django's asave() makes the model's instance and asks routers on the event loop.
+        return super()._calls_project() or step_aside(self, SAVE) is not None
 
-    def _get_write_alias(self, row: Row) -> str | None:
-        """Where to write with a plain statement; None where Django's own code must."""
-        if not row.is_plain():
-            return None
-        if not router.routers:
-            return DEFAULT_DB_ALIAS
-        # They may choose by what is in the session.
-        using = router.db_for_write(self.model, instance=self.model(*row))
-        return None if refuse_database(using) else using
+    # These ask routers, and belong to the thread of the connection.
 
-    def _find(self, using: str, select: Callable[[Statements, Any], T | None]) -> T | None:
+    def _find(self, select: Callable[[Statements, Any], Found | None]) -> Any:
+        using = self._get_read_alias()
+        if using is None:
+            return self._get_session_from_db()
         found = None
         try:
             found = select(Statements(self.model, using), self.session_key)
@@ -459,13 +445,33 @@ class DatabaseSessionStore(merge.MergeMixin, CodecMixin, DjangoSessionStore):
             self._session_key = None
         return found
 
-    def _decode_row(self, data: str | None) -> dict[str, Any]:
-        if data is None:
+    def _is_there(self, session_key: str) -> bool:
+        using = self._get_read_alias()
+        if using is None:
+            return DjangoSessionStore.exists(self, session_key)
+        return Statements(self.model, using).exists(session_key)
+
+    def _get_read_alias(self) -> str | None:
+        """Where to read with a plain statement; None where Django's own code must."""
+        if not router.routers:
+            return DEFAULT_DB_ALIAS
+        using = router.db_for_read(self.model)
+        return None if refuse_database(using) else using
+
+    def _decode_row(self, found: Any) -> dict[str, Any]:
+        if found is None:
             return {}
+        data = found.session_data
         merge.note_loaded(self, data, lambda: self.decode(data))
         return self.decode(data)
 
-    def _write(self, using: str, row: Row, must_create: bool) -> None:
+    def _write(self, row: Row, must_create: bool) -> None:
+        using = DEFAULT_DB_ALIAS
+        if router.routers:
+            # They may choose by what is in the session.
+            using = router.db_for_write(self.model, instance=self.model(*row))
+            if refuse_database(using):
+                return DjangoSessionStore.save(self, must_create)
         statements = Statements(self.model, using)
         # A session without a user may be one whose user has logged out: that must not come back.
         if must_create or "_auth_user_id" in self._session_cache:
@@ -487,6 +493,7 @@ class DatabaseSessionStore(merge.MergeMixin, CodecMixin, DjangoSessionStore):
             raise CreateError if must_create else UpdateError
         if must_create:
             merge.note_row_saved(self, row.session_data)
+        return None
 
 
 class SessionStore(HashedKeysMixin, DatabaseSessionStore):

@@ -31,7 +31,7 @@ from django.db import router
 from .. import caches as session_caches
 from ..conf import option
 from . import merge
-from .base import HAS_ASYNC
+from .base import HAS_ASYNC, finishes
 from .cache import CacheMixin
 from .keys import HashedKeysMixin
 
@@ -237,6 +237,7 @@ class FallbackMixin:
                 await plain.adelete(self.session_key)
                 await plain.acreate()
 
+        @finishes
         async def asave(self, must_create: bool = False) -> None:
             key = self.session_key
             if key is None:
@@ -259,6 +260,7 @@ class FallbackMixin:
                 raise UpdateError
             return None
 
+        @finishes
         async def adelete(self, session_key: Any = None) -> None:
             key = self.session_key if session_key is None else session_key
             if key is None:

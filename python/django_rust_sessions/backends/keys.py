@@ -14,6 +14,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
 
 from ..conf import option
+from .base import finishes
 
 # 160 bits, as lower-case base32: Django's column holds 40 characters, MySQL does not tell cases
 # apart, and a session key has 165 bits.
@@ -171,6 +172,11 @@ class HashedKeysMixin:
             names = self._names(self.session_key)
             if names is None:
                 return await super().asave(must_create)  # type: ignore[misc,no-any-return]
+            await self._asave_under(names, must_create)
+            return None
+
+        @finishes
+        async def _asave_under(self, names: tuple[str, str], must_create: bool) -> None:
             await self._aget_session(no_load=must_create)
             if self.session_key is None:
                 raise UpdateError
@@ -184,7 +190,6 @@ class HashedKeysMixin:
                     raise
                 await self._asave_as(current, must_create)
                 self.has_moved = True
-            return None
 
         async def _amoved(self, old: str, new: str) -> bool:
             # Redis can be asked on the event loop.
@@ -201,9 +206,13 @@ class HashedKeysMixin:
             names = self._names(self.session_key if session_key is None else session_key)
             if names is None:
                 return await super().adelete(session_key)  # type: ignore[misc,no-any-return]
+            await self._adelete_under(names)
+            return None
+
+        @finishes
+        async def _adelete_under(self, names: tuple[str, str]) -> None:
             for name in reversed(names):
                 await super(HashedKeysMixin, self._twin(name)).adelete(name)  # type: ignore[misc]
-            return None
 
     def _names(self, key: Any) -> tuple[str, ...] | None:
         """What the store may know a session by, the name of today first; None for the key alone."""

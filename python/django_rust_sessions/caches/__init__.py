@@ -12,7 +12,9 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any, Protocol
 
+from asgiref.sync import sync_to_async
 from django.core.cache import caches
+from django.core.cache.backends.base import default_key_func
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
@@ -60,6 +62,8 @@ if TYPE_CHECKING:
         caches, `replace` and `swap`."""
 
         decode: Any
+        # The project has a function of its own for its keys or values, which belongs to threads.
+        calls_project: bool
 
         def get(self, key: str) -> Any: ...
         def read(self, key: str) -> Any: ...
@@ -154,13 +158,30 @@ def _make(alias: str, params: Any) -> "SessionCache":
     if importlib.util.find_spec("redis") is None:
         raise _NotUnderstood("redis-py, which reads the addresses of Redis, is not installed")
     make = _from_django if backend == DJANGO_REDIS_CACHE else _from_django_redis
-    cache: Any = make(caches[alias])
+    djangos: Any = caches[alias]
+    cache: Any = make(djangos)
     if max_bytes := option("LOCAL_CACHE"):
         from . import local
 
         if local.step_aside(cache) is None:
-            return local.LocalCache(cache, max_bytes, option("LOCAL_CACHE_MAX_STALE"))
+            cache = local.LocalCache(cache, max_bytes, option("LOCAL_CACHE_MAX_STALE"))
+    if _calls_project(djangos, djangos._cache if make is _from_django else djangos.client):
+        # Which may look at what its thread keeps: it is called where Django calls it.
+        cache.calls_project = True
+        for name in _METHODS:
+            setattr(cache, f"a{name}", sync_to_async(getattr(cache, name)))
     return cache  # type: ignore[no-any-return]
+
+
+_METHODS = ("read", "get", "add", "replace", "swap", "set", "delete", "has_key", "rename")
+
+
+def _calls_project(cache: Any, client: Any) -> bool:
+    """Whether the project has a function of its own for the keys or the values of that cache."""
+    parts = [client._serializer, getattr(client, "_compressor", client._serializer)]
+    return cache.key_func is not default_key_func or any(
+        not type(part).__module__.startswith(("django.", "django_redis.")) for part in parts
+    )
 
 
 def _monkey_patched() -> str | None:

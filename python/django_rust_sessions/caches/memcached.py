@@ -32,6 +32,8 @@ def _in_thread(method: Any) -> Any:
 class MemcachedCache:
     """What a session engine asks of a cache, with `swap`."""
 
+    calls_project = False
+
     def __init__(self, alias: str, through_django: str) -> None:
         # Why all but `swap` is.
         self.alias, self.through_django = alias, through_django

@@ -224,10 +224,11 @@ class AsyncConnection(asyncio.Protocol):
         self.reader = new_reader()
         self.transport: Any = None
         self.is_closed = False
-        # One a question, with the time when it was asked. A task that was cancelled leaves its
+        # One a question, with the time when it was sent. A task that was cancelled leaves its
         # place: the answer still comes, and must not reach the next one in the line.
         self.waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
-        self.unsent: list[bytes] = []
+        self.unsent: list[tuple[asyncio.Future[Any], bytes]] = []
+        self.heard = 0.0  # when something last came
         self.timer: asyncio.TimerHandle | None = None
 
     def call(self, command: bytes) -> asyncio.Future[Any]:
@@ -238,25 +239,31 @@ class AsyncConnection(asyncio.Protocol):
         if not self.unsent:
             # What other tasks ask in this turn of the loop goes with it.
             self.loop.call_soon(self._send)
-        self.unsent.append(command)
-        self.waiting.append((future, self.loop.time()))
-        if self.timer is None and self.address.timeout is not None:
-            self.timer = self.loop.call_later(self.address.timeout, self._check_time)
+        self.unsent.append((future, command))
         return future
 
     def _send(self) -> None:
-        if not self.is_closed:
-            self.transport.write(b"".join(self.unsent))
-        self.unsent.clear()
+        unsent, self.unsent = self.unsent, []
+        if self.is_closed:
+            return
+        # Not before: what keeps the event loop busy until then is not Redis's time.
+        now = self.loop.time()
+        self.waiting.extend([(future, now) for future, _ in unsent])
+        self.transport.write(b"".join([command for _, command in unsent]))
+        if self.timer is None and self.address.timeout is not None:
+            self.timer = self.loop.call_later(self.address.timeout, self._check_time)
 
-    def _check_time(self) -> None:
+    def _check_time(self, again: bool = False) -> None:
         self.timer = None
         timeout = self.address.timeout
         if not self.waiting or timeout is None:
             return
-        late = self.waiting[0][1] + timeout
+        late = max(self.waiting[0][1], self.heard) + timeout
         if late > self.loop.time():
             self.timer = self.loop.call_at(late, self._check_time)
+        elif not again:
+            # The loop may have been busy, and not have read what has come: first it does that.
+            self.timer = self.loop.call_later(0.001, self._check_time, True)
         else:
             error = RedisTimeoutError(f"Redis at {self.address} took too long to answer")
             self.close(error)
@@ -267,7 +274,8 @@ class AsyncConnection(asyncio.Protocol):
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
-        waiting, self.waiting = self.waiting, deque()
+        waiting, self.waiting = [*self.waiting, *self.unsent], deque()
+        self.unsent = []
         for future, _ in waiting:
             if not future.done():
                 future.set_exception(
@@ -282,6 +290,7 @@ class AsyncConnection(asyncio.Protocol):
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
+        self.heard = self.loop.time()
         try:
             replies = self.reader.feed(data)
             if len(replies) > len(self.waiting):
@@ -487,6 +496,8 @@ class RedisCache:
 
     Keys, values and times to live are those of the Django cache that it stands in for.
     """
+
+    calls_project = False
 
     def __init__(
         self,
