@@ -1,16 +1,17 @@
 //! The program `django-sessions`, on what real Django releases signed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use django_sessions::crypto::SecretKeys;
 use django_sessions::serializers::json::Object;
+use django_sessions::session::SessionKey;
 use django_sessions::signing::TimestampSigner;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const KEY: &str = "test-vectors-secret-key-that-guards-nothing";
 const OLD_KEY: &str = "test-vectors-old-secret-key-rotated-away";
@@ -67,6 +68,61 @@ impl Run {
             output: String::from_utf8(output.stdout).unwrap(),
             errors: String::from_utf8(output.stderr).unwrap(),
         }
+    }
+}
+
+/// A site whose sessions are in files of its first folder, and were in its second.
+struct Site {
+    folder: tempfile::TempDir,
+}
+
+impl Site {
+    fn new(folders: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &&str| {
+            let path = folder.path().join(name);
+            fs::create_dir(&path).unwrap();
+            json!({"session_engine": "file", "session_file_path": path})
+        };
+        let mut paths = folders.iter().map(path);
+        let mut settings = paths.next().unwrap();
+        settings["version"] = json!(1);
+        settings["secret_key"] = json!(KEY);
+        if let Some(old) = paths.next() {
+            settings["fallback"] = old;
+        }
+        drop(paths);
+        fs::write(folder.path().join("sessions.json"), settings.to_string()).unwrap();
+        Self { folder }
+    }
+
+    fn run(&self, command: &str, arguments: &[&str]) -> Run {
+        let mut run =
+            Run::inspect(&["--settings", self.folder.path().join("sessions.json").to_str().unwrap()]);
+        run.arguments[0] = command.to_owned();
+        run.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        run
+    }
+
+    /// What Django stores of a session in which this user is logged in.
+    fn session(&self, user: &str) -> String {
+        let signer = TimestampSigner::new(&SecretKeys::new(KEY), "django.contrib.sessions.SessionStore");
+        let payload = json!({"_auth_user_id": user}).to_string().replace('\u{9b}', "\\u009b");
+        signer.sign_object(payload.as_bytes(), false, Timestamp::now())
+    }
+
+    fn path(&self, store: &str, key: &str) -> PathBuf {
+        self.folder.path().join(store).join(format!("sessionid{key}"))
+    }
+
+    fn write(&self, store: &str, session_data: &str) -> String {
+        let key = SessionKey::random().unwrap().as_str().to_owned();
+        fs::write(self.path(store, &key), session_data).unwrap();
+        key
+    }
+
+    fn has(&self, store: &str, key: &str) -> bool {
+        self.path(store, key).exists()
     }
 }
 
@@ -196,6 +252,32 @@ fn what_lets_its_reader_act_for_the_user_is_masked() {
     let now = Timestamp::from_second(1_700_000_000).unwrap();
     let said = Run::inspect(&[]).on(signer.sign_object(payload, false, now)).read();
     assert!(!said.output.contains("s3cret") && said.output.contains("\"a\": 1"), "{}", said.output);
+}
+
+/// What would paint, or worse: as control characters of ASCII, of UTF-8 and of latin-1.
+const ESCAPE: &str = "\u{1b}[31m\u{9b}2J";
+
+#[test]
+fn nothing_of_a_session_commands_the_terminal() {
+    let signer = TimestampSigner::new(&SecretKeys::new(KEY), "django.contrib.sessions.SessionStore");
+    let payload = b"{\"\\u001b[31m_csrftoken\":1,\"\xc2\x9b2J\":\"\xc2\x9b2J\"}";
+    let token = signer.sign_object(payload, false, Timestamp::from_second(1_700_000_000).unwrap());
+    for options in [&[][..], &["--table"], &["--json"]] {
+        let said = Run::inspect(options).on(&token).read();
+        assert!(!(said.output + &said.errors).contains(['\u{1b}', '\u{9b}']), "{options:?}");
+    }
+    let said = Run::inspect(&["--json"]).on(&token).read();
+    let shown: Value = serde_json::from_str(&said.output).unwrap();
+    assert_eq!(shown["session"]["\u{c2}\u{9b}2J"], "\u{c2}\u{9b}2J", "latin-1, as Django reads it");
+
+    let site = Site::new(&["sessions"]);
+    let key = site.write("sessions", &site.session(ESCAPE));
+    for options in [&[][..], &["--table"], &["--json"]] {
+        let said = site.run("inspect", options).on(&key).read();
+        assert!(!(said.output + &said.errors).contains(['\u{1b}', '\u{9b}']), "{options:?}");
+    }
+    let said = site.run("inspect", &[]).on(&key).read();
+    assert!(said.errors.contains("user:       \\u{1b}[31m\\u{9b}2J\n"), "{}", said.errors);
 }
 
 #[test]

@@ -104,10 +104,13 @@ pub(crate) async fn run(options: &Inspect) -> Result<(), Failure> {
         return print_json(&found.facts, &masked, &data);
     }
     for (fact, text) in &found.facts {
+        // Of what a session holds, nothing reaches the terminal as it is.
+        let text = if *fact == "user" { text.escape_debug().to_string() } else { text.clone() };
         eprintln!("{:<12}{text}", format!("{fact}:"));
     }
     if !masked.is_empty() {
-        eprintln!("{:<12}{} (--show-secrets shows them)", "masked:", masked.join(", "));
+        let names = masked.join(", ");
+        eprintln!("{:<12}{} (--show-secrets shows them)", "masked:", names.escape_debug());
     }
     if options.table {
         return print_table(&data);
@@ -148,7 +151,7 @@ fn print_json(facts: &[(&'static str, String)], masked: &[String], data: &Object
     report.insert("masked", RawValue::new(masked).expect("so have texts"));
     let session = RawValue::from_text(data.to_vec()).expect("it was parsed");
     report.insert("session", session);
-    say(String::from_utf8_lossy(&report.to_vec()))
+    say(on_a_line(&report.to_vec()))
 }
 
 // ------------------------------------------------------------------------------------------------ keys of sessions
