@@ -399,6 +399,85 @@ fn sessions_of_before_django_3_1() {
 }
 
 #[test]
+fn a_site_that_reads_two_stores_is_logged_out_of_both() {
+    let site = Site::new(&["new", "old"]);
+    let ada = site.session("1");
+    let (in_new, in_old) = (site.write("new", &ada), site.write("old", &ada));
+    let (in_both, by_key, by_id) =
+        (site.write("new", &ada), site.write("old", &ada), site.write("old", &ada));
+    fs::write(site.path("old", &in_both), &ada).unwrap();
+    let of_another = site.write("old", &site.session("2"));
+
+    for (key, folder) in [(&in_new, "new"), (&in_old, "old")] {
+        let said = site.run("inspect", &[]).on(key).read();
+        assert!(said.errors.contains(site.folder.path().join(folder).to_str().unwrap()), "{}", said.errors);
+    }
+    site.run("inspect", &[]).on("0123456789abcdef").refused(&["no such session in", "/new, nor in", "/old:"]);
+
+    // The old one is not listed, and it is said how it would be.
+    for command in ["list", "stats"] {
+        let said = site.run(command, &[]).on("").read();
+        assert!(
+            said.errors.contains("/old (FALLBACK_ENGINE)") && said.errors.contains("--old"),
+            "{}",
+            said.errors
+        );
+        assert!(!site.run(command, &["--old"]).on("").read().errors.contains("FALLBACK_ENGINE"));
+    }
+    let said = site.run("list", &["--old", "--json", "--show-keys"]).on("").read();
+    let lines = said.output.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let ids: HashMap<_, _> =
+        lines.map(|line| (line["key"].as_str().unwrap().to_owned(), line["id"].clone())).collect();
+    assert_eq!(ids.len(), 5);
+    assert_eq!(Site::new(&["new"]).run("list", &["--old"]).on("").code, 2);
+
+    // One store that is named is that one alone.
+    let new = site.folder.path().join("new");
+    let said =
+        site.run("end", &["--user-id", "1", "--dry-run", "--path", new.to_str().unwrap()]).on("").read();
+    assert!(said.output.starts_with("2 sessions would be ended") && said.errors.contains("--old"));
+
+    site.run("end", &[]).on(&by_key).read();
+    assert!(!site.has("old", &by_key));
+    site.run("end", &["--session", ids[&by_id].as_str().unwrap()]).on("").read();
+    assert!(!site.has("old", &by_id));
+    for (options, words) in [(&["--dry-run"][..], "3 sessions would be ended"), (&[], "3 sessions ended")] {
+        let said = site.run("end", &[&["--user-id", "1"][..], options].concat()).on("").read();
+        assert!(said.output.starts_with(words), "{}", said.output);
+    }
+    for key in [&in_new, &in_old, &in_both] {
+        assert!(!site.has("new", key) && !site.has("old", key));
+    }
+    assert!(site.has("old", &of_another));
+}
+
+/// As a site with `LEGACY` does: its users are logged in with what this program cannot read.
+#[test]
+fn sessions_that_cannot_be_read_may_be_the_user_s() {
+    let site = Site::new(&["sessions"]);
+    let legacy = site.write("sessions", token(&release("3.0"), "valid", "login/legacy"));
+    let readable = site.write("sessions", &site.session("7"));
+    for words in ["1 session ended", "0 sessions ended"] {
+        let said = site.run("end", &["--user-id", "7"]).on("");
+        assert_eq!(said.code, 1, "{}", said.errors);
+        assert!(said.output.starts_with(words), "{}", said.output);
+        assert!(
+            said.errors.contains("1 session could not be read and may be this user's"),
+            "{}",
+            said.errors
+        );
+    }
+    assert!(!site.has("sessions", &readable) && site.has("sessions", &legacy));
+    let said = site.run("list", &["--user-id", "7"]).on("").read();
+    assert!(said.errors.contains("1 session could not be read"), "{}", said.errors);
+    site.run("end", &[]).on(&legacy).read();
+    assert_eq!(
+        site.run("end", &["--user-id", "7", "--json"]).on("").read().output,
+        "{\"ended\":0,\"unreadable\":0,\"dry_run\":false}\n"
+    );
+}
+
+#[test]
 fn wrong_usage_has_a_code_of_its_own() {
     let said = Run::inspect(&[]).with_key("").on("a:b:c");
     assert_eq!(said.code, 2);

@@ -183,6 +183,7 @@ impl Migrate {
             cache: cache.clone(),
             database: database.clone(),
             path: path.clone(),
+            old: false,
         }
     }
 }
