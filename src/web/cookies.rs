@@ -132,8 +132,9 @@ impl<'a> Attributes<'a> {
 
     /// `HttpResponse.delete_cookie`.
     pub(crate) fn delete(&self) -> String {
-        // A browser takes `SameSite=None` only with `Secure`, also from a deletion.
-        let secure = self.same_site == Some(SameSite::None) || self.name.starts_with("__");
+        // A browser takes these only with `Secure`, also from a deletion.
+        let secure = self.same_site == Some(SameSite::None)
+            || ["__Secure-", "__Host-"].iter().any(|prefix| self.name.starts_with(prefix));
         let cookie = self.build("", secure, false);
         format!("{cookie}; Max-Age=0; Expires={}", http_date(Timestamp::UNIX_EPOCH))
     }
@@ -232,6 +233,25 @@ mod tests {
         assert!(!header.contains("Max-Age") && !header.contains("Expires"), "{header}");
         assert!(delete_cookie(&settings).contains("Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"));
         assert_eq!(set_cookie(&Session::new(), &settings, now).unwrap(), None);
+    }
+
+    /// `HttpResponse.delete_cookie`.
+    #[test]
+    fn a_deletion_is_secure_where_a_browser_asks_for_it() {
+        let mut settings = settings();
+        settings.session_cookie_secure = true;
+        for (name, same_site, is_secure) in [
+            ("__Secure-sessionid", SameSite::Lax, true),
+            ("__Host-sessionid", SameSite::Strict, true),
+            ("sessionid", SameSite::None, true),
+            ("sessionid", SameSite::Lax, false),
+            ("__sessionid", SameSite::Lax, false),
+            ("__host-sessionid", SameSite::Lax, false),
+        ] {
+            settings.session_cookie_name = name.to_owned();
+            settings.session_cookie_samesite = Some(same_site);
+            assert_eq!(delete_cookie(&settings).contains("; Secure"), is_secure, "{name} {same_site:?}");
+        }
     }
 
     /// As `SimpleCookie` of Python 3.13 writes them.

@@ -329,6 +329,27 @@ def test_while_the_site_reads_both_sessions_are_moved(where, started, tmp_path, 
     assert not old.ask("dump", keys=keys)["sessions"]
 
 
+def test_stopped_while_it_waits_for_what_is_in_both_stores_it_finds_that_again(two, tmp_path):
+    old, new, tool, words = two("db, SQLite", "file, a folder")
+    keys = old.ask("write_many", count=30)["keys"]
+    before = old.ask("dump", keys=keys)["sessions"]
+    tool.done(*words)  # a copy: all are in both
+    checkpoint = tmp_path / "checkpoint"
+    words = [*words, "--move", "--batch", 5, "--checkpoint", checkpoint]
+    for stop, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
+        process = tool.start(*words)
+        time.sleep(2)
+        process.send_signal(stop)
+        process.communicate(timeout=10)
+        assert process.returncode == code
+        assert checkpoint.exists()
+        assert len(old.ask("dump", keys=keys)["sessions"]) == 30, "nobody waited long enough"
+    tool.done(*words)
+    assert not checkpoint.exists()
+    assert not old.ask("dump", keys=keys)["sessions"]
+    assert_same(new, keys, before, 1)
+
+
 # -------------------------------------------------------------------------------------- trouble
 
 

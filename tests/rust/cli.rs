@@ -1,16 +1,17 @@
 //! The program `django-sessions`, on what real Django releases signed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use django_sessions::crypto::SecretKeys;
 use django_sessions::serializers::json::Object;
+use django_sessions::session::SessionKey;
 use django_sessions::signing::TimestampSigner;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const KEY: &str = "test-vectors-secret-key-that-guards-nothing";
 const OLD_KEY: &str = "test-vectors-old-secret-key-rotated-away";
@@ -67,6 +68,61 @@ impl Run {
             output: String::from_utf8(output.stdout).unwrap(),
             errors: String::from_utf8(output.stderr).unwrap(),
         }
+    }
+}
+
+/// A site whose sessions are in files of its first folder, and were in its second.
+struct Site {
+    folder: tempfile::TempDir,
+}
+
+impl Site {
+    fn new(folders: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &&str| {
+            let path = folder.path().join(name);
+            fs::create_dir(&path).unwrap();
+            json!({"session_engine": "file", "session_file_path": path})
+        };
+        let mut paths = folders.iter().map(path);
+        let mut settings = paths.next().unwrap();
+        settings["version"] = json!(1);
+        settings["secret_key"] = json!(KEY);
+        if let Some(old) = paths.next() {
+            settings["fallback"] = old;
+        }
+        drop(paths);
+        fs::write(folder.path().join("sessions.json"), settings.to_string()).unwrap();
+        Self { folder }
+    }
+
+    fn run(&self, command: &str, arguments: &[&str]) -> Run {
+        let mut run =
+            Run::inspect(&["--settings", self.folder.path().join("sessions.json").to_str().unwrap()]);
+        run.arguments[0] = command.to_owned();
+        run.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        run
+    }
+
+    /// What Django stores of a session in which this user is logged in.
+    fn session(&self, user: &str) -> String {
+        let signer = TimestampSigner::new(&SecretKeys::new(KEY), "django.contrib.sessions.SessionStore");
+        let payload = json!({"_auth_user_id": user}).to_string().replace('\u{9b}', "\\u009b");
+        signer.sign_object(payload.as_bytes(), false, Timestamp::now())
+    }
+
+    fn path(&self, store: &str, key: &str) -> PathBuf {
+        self.folder.path().join(store).join(format!("sessionid{key}"))
+    }
+
+    fn write(&self, store: &str, session_data: &str) -> String {
+        let key = SessionKey::random().unwrap().as_str().to_owned();
+        fs::write(self.path(store, &key), session_data).unwrap();
+        key
+    }
+
+    fn has(&self, store: &str, key: &str) -> bool {
+        self.path(store, key).exists()
     }
 }
 
@@ -198,6 +254,32 @@ fn what_lets_its_reader_act_for_the_user_is_masked() {
     assert!(!said.output.contains("s3cret") && said.output.contains("\"a\": 1"), "{}", said.output);
 }
 
+/// What would paint, or worse: as control characters of ASCII, of UTF-8 and of latin-1.
+const ESCAPE: &str = "\u{1b}[31m\u{9b}2J";
+
+#[test]
+fn nothing_of_a_session_commands_the_terminal() {
+    let signer = TimestampSigner::new(&SecretKeys::new(KEY), "django.contrib.sessions.SessionStore");
+    let payload = b"{\"\\u001b[31m_csrftoken\":1,\"\xc2\x9b2J\":\"\xc2\x9b2J\"}";
+    let token = signer.sign_object(payload, false, Timestamp::from_second(1_700_000_000).unwrap());
+    for options in [&[][..], &["--table"], &["--json"]] {
+        let said = Run::inspect(options).on(&token).read();
+        assert!(!(said.output + &said.errors).contains(['\u{1b}', '\u{9b}']), "{options:?}");
+    }
+    let said = Run::inspect(&["--json"]).on(&token).read();
+    let shown: Value = serde_json::from_str(&said.output).unwrap();
+    assert_eq!(shown["session"]["\u{c2}\u{9b}2J"], "\u{c2}\u{9b}2J", "latin-1, as Django reads it");
+
+    let site = Site::new(&["sessions"]);
+    let key = site.write("sessions", &site.session(ESCAPE));
+    for options in [&[][..], &["--table"], &["--json"]] {
+        let said = site.run("inspect", options).on(&key).read();
+        assert!(!(said.output + &said.errors).contains(['\u{1b}', '\u{9b}']), "{options:?}");
+    }
+    let said = site.run("inspect", &[]).on(&key).read();
+    assert!(said.errors.contains("user:       \\u{1b}[31m\\u{9b}2J\n"), "{}", said.errors);
+}
+
 #[test]
 fn keys_come_from_the_environment_or_a_file() {
     let release = release("6.1");
@@ -314,6 +396,85 @@ fn sessions_of_before_django_3_1() {
         Run::inspect(&["--max-age", "1"]).on(legacy).refused(&["carries no time"]);
     }
     Run::inspect(&[]).on("A").refused(&["not base64"]);
+}
+
+#[test]
+fn a_site_that_reads_two_stores_is_logged_out_of_both() {
+    let site = Site::new(&["new", "old"]);
+    let ada = site.session("1");
+    let (in_new, in_old) = (site.write("new", &ada), site.write("old", &ada));
+    let (in_both, by_key, by_id) =
+        (site.write("new", &ada), site.write("old", &ada), site.write("old", &ada));
+    fs::write(site.path("old", &in_both), &ada).unwrap();
+    let of_another = site.write("old", &site.session("2"));
+
+    for (key, folder) in [(&in_new, "new"), (&in_old, "old")] {
+        let said = site.run("inspect", &[]).on(key).read();
+        assert!(said.errors.contains(site.folder.path().join(folder).to_str().unwrap()), "{}", said.errors);
+    }
+    site.run("inspect", &[]).on("0123456789abcdef").refused(&["no such session in", "/new, nor in", "/old:"]);
+
+    // The old one is not listed, and it is said how it would be.
+    for command in ["list", "stats"] {
+        let said = site.run(command, &[]).on("").read();
+        assert!(
+            said.errors.contains("/old (FALLBACK_ENGINE)") && said.errors.contains("--old"),
+            "{}",
+            said.errors
+        );
+        assert!(!site.run(command, &["--old"]).on("").read().errors.contains("FALLBACK_ENGINE"));
+    }
+    let said = site.run("list", &["--old", "--json", "--show-keys"]).on("").read();
+    let lines = said.output.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let ids: HashMap<_, _> =
+        lines.map(|line| (line["key"].as_str().unwrap().to_owned(), line["id"].clone())).collect();
+    assert_eq!(ids.len(), 5);
+    assert_eq!(Site::new(&["new"]).run("list", &["--old"]).on("").code, 2);
+
+    // One store that is named is that one alone.
+    let new = site.folder.path().join("new");
+    let said =
+        site.run("end", &["--user-id", "1", "--dry-run", "--path", new.to_str().unwrap()]).on("").read();
+    assert!(said.output.starts_with("2 sessions would be ended") && said.errors.contains("--old"));
+
+    site.run("end", &[]).on(&by_key).read();
+    assert!(!site.has("old", &by_key));
+    site.run("end", &["--session", ids[&by_id].as_str().unwrap()]).on("").read();
+    assert!(!site.has("old", &by_id));
+    for (options, words) in [(&["--dry-run"][..], "3 sessions would be ended"), (&[], "3 sessions ended")] {
+        let said = site.run("end", &[&["--user-id", "1"][..], options].concat()).on("").read();
+        assert!(said.output.starts_with(words), "{}", said.output);
+    }
+    for key in [&in_new, &in_old, &in_both] {
+        assert!(!site.has("new", key) && !site.has("old", key));
+    }
+    assert!(site.has("old", &of_another));
+}
+
+/// As a site with `LEGACY` does: its users are logged in with what this program cannot read.
+#[test]
+fn sessions_that_cannot_be_read_may_be_the_user_s() {
+    let site = Site::new(&["sessions"]);
+    let legacy = site.write("sessions", token(&release("3.0"), "valid", "login/legacy"));
+    let readable = site.write("sessions", &site.session("7"));
+    for words in ["1 session ended", "0 sessions ended"] {
+        let said = site.run("end", &["--user-id", "7"]).on("");
+        assert_eq!(said.code, 1, "{}", said.errors);
+        assert!(said.output.starts_with(words), "{}", said.output);
+        assert!(
+            said.errors.contains("1 session could not be read and may be this user's"),
+            "{}",
+            said.errors
+        );
+    }
+    assert!(!site.has("sessions", &readable) && site.has("sessions", &legacy));
+    let said = site.run("list", &["--user-id", "7"]).on("").read();
+    assert!(said.errors.contains("1 session could not be read"), "{}", said.errors);
+    site.run("end", &[]).on(&legacy).read();
+    assert_eq!(
+        site.run("end", &["--user-id", "7", "--json"]).on("").read().output,
+        "{\"ended\":0,\"unreadable\":0,\"dry_run\":false}\n"
+    );
 }
 
 #[test]

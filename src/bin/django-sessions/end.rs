@@ -1,22 +1,27 @@
 //! `end`.
 
+use std::collections::HashSet;
 use std::io::{self, IsTerminal, Read};
+use std::sync::Arc;
 
 use clap::Args;
+use django_sessions::backends::StoreError;
 use django_sessions::backends::manage::{ManagedStore, StoredSession, Which};
-use django_sessions::session::{Data, SessionKey};
+use django_sessions::session::SessionKey;
 use django_sessions::settings::Settings;
 use serde::Serialize;
 
 use crate::inspect::find;
-use crate::place::{Place, describe};
+use crate::place::{Place, describe, note_old, open};
 use crate::report::{Failure, Interrupt, Progress, many, persist, say, say_json, sentence};
 use crate::stored::{id, user_of};
 
 #[derive(Args)]
 #[command(
     after_help = "Without --user, --user-id or --session, the key of the session is read from standard input.\n\
-                        A user's sessions are looked for again until none is found: who logs in meanwhile is logged out too."
+                        A user's sessions are looked for again until none is found: who logs in meanwhile is logged out too.\n\
+                        Where the site reads two stores (FALLBACK_ENGINE), they are ended in both.\n\
+                        Exit code 1 also if there are sessions that cannot be read, and may be the user's."
 )]
 pub(crate) struct End {
     #[command(flatten)]
@@ -74,48 +79,80 @@ impl User {
 #[derive(Serialize)]
 struct Ended {
     ended: u64,
+    /// May be the user's, who would be logged in still.
+    unreadable: u64,
     dry_run: bool,
+}
+
+/// A store, and what it is called.
+type Named = (String, Arc<dyn ManagedStore>);
+
+#[derive(Default)]
+struct Ending {
+    /// Each once, be it in one store or in both.
+    ended: HashSet<SessionKey>,
+    unreadable: u64,
+    /// Why a store was not gone through. The other one was.
+    failure: Option<Failure>,
 }
 
 /// Sessions are looked for again so often at most: somebody may log in all the time.
 const PASSES: usize = 5;
 
 pub(crate) async fn run(options: &End, interrupt: &Interrupt) -> Result<(), Failure> {
-    let (settings, store) = options.place.open().await?;
+    let settings = options.place.read()?;
+    let old = options.place.old_besides(&settings);
+    let mut stores = Vec::new();
+    // The old one first, as a logout does: no request moves a session past us.
+    for settings in old.iter().chain([&settings]) {
+        stores.push((describe(settings), open(settings).await?));
+    }
+    let places = stores.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" and ");
     let user = options.user.find(&settings).await?;
-    let ended = match (&user, &options.session) {
-        (None, None) => end_key(options, &settings, &*store).await?,
+    let mut ending = match (&user, &options.session) {
+        (None, None) => end_key(options, &stores).await?,
         (Some(user), _) => {
-            let is_theirs = |session: &_| data_of(session).and_then(user_of).as_ref() == Some(user);
-            let passes = if options.dry_run { 1 } else { PASSES };
-            end_all(options, &*store, interrupt, passes, is_theirs).await?
+            let is_theirs =
+                |session: &StoredSession| session.data.as_ref().ok().and_then(user_of).as_ref() == Some(user);
+            end_all(options, &stores, interrupt, PASSES, is_theirs).await
         }
         (None, Some(wanted)) => {
-            let ended =
-                end_all(options, &*store, interrupt, 1, |session| id(&session.name) == *wanted).await?;
-            if ended == 0 && !interrupt.is_pressed() {
-                return Err(Failure::Refused(format!(
-                    "there is no session {wanted} in {}: it has ended, or that is not what `list` calls it",
-                    describe(&settings)
-                )));
-            }
-            ended
+            let is_it = |session: &StoredSession| id(&session.name) == *wanted;
+            // In the old store once more: a process with the settings of before may have moved it back.
+            end_all(options, &stores, interrupt, stores.len(), is_it).await
         }
     };
-    if options.json {
-        say_json(&Ended { ended, dry_run: options.dry_run })?;
-    } else {
-        let verb = if options.dry_run { "would be ended" } else { "ended" };
-        say(format!("{} {verb} in {}.", many(ended, "session"), describe(&settings)))?;
+    if user.is_none() {
+        ending.unreadable = 0;
+        if ending.ended.is_empty() && ending.failure.is_none() && !interrupt.is_pressed() {
+            return Err(Failure::Refused(match &options.session {
+                None => format!("there is no such session in {places}: it has ended"),
+                Some(wanted) => format!(
+                    "there is no session {wanted} in {places}: it has ended, or that is not what `list` calls it"
+                ),
+            }));
+        }
     }
-    interrupt.end()
+    if !ending.ended.is_empty() || ending.failure.is_none() {
+        ending.report(options, &places)?;
+    }
+    if old.is_none() {
+        note_old(&settings);
+    }
+    ending.failure.map_or(Ok(()), Err)?;
+    interrupt.end()?;
+    match ending.unreadable {
+        0 => Ok(()),
+        number => Err(Failure::Refused(format!(
+            "{} could not be read and may be this user's: signed with another key, or in a format that only the site \
+             reads (LEGACY, PICKLE_MIGRATION). `list` says which, and `end --session` ends one. A new password ends all \
+             sessions of a user",
+            many(number, "session")
+        ))),
+    }
 }
 
-fn data_of(session: &StoredSession) -> Option<&Data> {
-    session.data.as_ref().ok()
-}
-
-async fn end_key(options: &End, settings: &Settings, store: &dyn ManagedStore) -> Result<u64, Failure> {
+async fn end_key(options: &End, stores: &[Named]) -> Result<Ending, Failure> {
     if io::stdin().is_terminal() {
         eprintln!("Type the key of the session, or name a user with --user. Then press Enter:");
     }
@@ -132,45 +169,102 @@ async fn end_key(options: &End, settings: &Settings, store: &dyn ManagedStore) -
                 .into(),
         ));
     }
-    if let Some(found) = find(store, &key).await? {
-        if !options.dry_run {
-            store.delete(&found.name).await?;
+    let mut ending = Ending::default();
+    // The old one again, as above.
+    for (name, store) in stores.iter().chain(&stores[..stores.len() - 1]) {
+        let done = async {
+            let Some(found) = find(&**store, &key).await? else { return Ok(()) };
+            if !options.dry_run {
+                store.delete(&found.name).await?;
+            }
+            ending.ended.insert(key.clone());
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = done.await {
+            ending.failure = Some(failure_of(name, &error));
         }
-        return Ok(1);
     }
-    Err(Failure::Refused(format!("there is no such session in {}: it has ended", describe(settings))))
+    Ok(ending)
 }
 
 async fn end_all(
     options: &End,
-    store: &dyn ManagedStore,
+    stores: &[Named],
     interrupt: &Interrupt,
     passes: usize,
     is_wanted: impl Fn(&StoredSession) -> bool,
-) -> Result<u64, Failure> {
+) -> Ending {
     let mut progress = Progress::new("Looked at", options.no_progress);
-    let mut ended = 0;
+    let mut ending = Ending::default();
+    let passes = if options.dry_run { 1 } else { passes };
     for _ in 0..passes {
-        let total = if progress.wants_total() { Some(store.count().await?) } else { None };
-        progress.begin(total);
-        let mut found = 0;
-        let mut listing = store.list(Which::Live, 500, "");
-        while !interrupt.is_pressed()
-            && let Some(page) = persist(interrupt, async || listing.next_page().await).await?
-        {
-            for session in page.iter().filter(|session| is_wanted(session)) {
-                if !options.dry_run {
-                    persist(interrupt, async || store.delete(&session.name).await).await?;
-                }
-                found += 1;
+        progress.begin(if progress.wants_total() { total_of(stores).await } else { None });
+        ending.unreadable = 0;
+        let mut is_found = false;
+        for (name, store) in stores {
+            match ending.go_through(options, &**store, interrupt, &mut progress, &is_wanted).await {
+                Ok(found) => is_found |= found,
+                Err(error) => ending.failure = Some(failure_of(name, &error)),
             }
-            progress.advance(page.len() as u64);
         }
-        ended += found;
-        if found == 0 || interrupt.is_pressed() {
+        if !is_found || ending.failure.is_some() || interrupt.is_pressed() {
             break;
         }
     }
     progress.finish();
-    Ok(ended)
+    ending
+}
+
+/// None if a store does not say.
+async fn total_of(stores: &[Named]) -> Option<u64> {
+    let mut total = 0;
+    for (_, store) in stores {
+        total += store.count().await.ok()?;
+    }
+    Some(total)
+}
+
+fn failure_of(name: &str, error: &StoreError) -> Failure {
+    Failure::Refused(format!("{name}: {}. Try again when it works", sentence(error)))
+}
+
+impl Ending {
+    fn report(&self, options: &End, places: &str) -> Result<(), Failure> {
+        let (ended, unreadable) = (self.ended.len() as u64, self.unreadable);
+        if options.json {
+            return say_json(&Ended { ended, unreadable, dry_run: options.dry_run });
+        }
+        let verb = if options.dry_run { "would be ended" } else { "ended" };
+        say(format!("{} {verb} in {places}.", many(ended, "session")))
+    }
+
+    /// Ends those that are wanted. Returns whether there were any.
+    async fn go_through(
+        &mut self,
+        options: &End,
+        store: &dyn ManagedStore,
+        interrupt: &Interrupt,
+        progress: &mut Progress,
+        is_wanted: impl Fn(&StoredSession) -> bool,
+    ) -> Result<bool, StoreError> {
+        let mut is_found = false;
+        let mut listing = store.list(Which::Live, 500, "");
+        while !interrupt.is_pressed()
+            && let Some(page) = persist(interrupt, async || listing.next_page().await).await?
+        {
+            progress.advance(page.len() as u64);
+            for session in page {
+                self.unreadable += u64::from(session.data.is_err());
+                if !is_wanted(&session) {
+                    continue;
+                }
+                if !options.dry_run {
+                    persist(interrupt, async || store.delete(&session.name).await).await?;
+                }
+                is_found = true;
+                self.ended.insert(session.name);
+            }
+        }
+        Ok(is_found)
+    }
 }

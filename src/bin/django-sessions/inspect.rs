@@ -86,7 +86,7 @@ pub(crate) async fn run(options: &Inspect) -> Result<(), Failure> {
     let options = &options;
     let token = read_token()?;
     let found = match &settings {
-        Some(settings) if is_key(&token) => look_up(settings, &token).await?,
+        Some(settings) if is_key(&token) => look_up(options, settings, &token).await?,
         _ if token.contains(':') => read_signed(options, &keys, &token)?,
         _ => read_legacy(options, &keys, &token)?,
     };
@@ -104,10 +104,13 @@ pub(crate) async fn run(options: &Inspect) -> Result<(), Failure> {
         return print_json(&found.facts, &masked, &data);
     }
     for (fact, text) in &found.facts {
+        // Of what a session holds, nothing reaches the terminal as it is.
+        let text = if *fact == "user" { text.escape_debug().to_string() } else { text.clone() };
         eprintln!("{:<12}{text}", format!("{fact}:"));
     }
     if !masked.is_empty() {
-        eprintln!("{:<12}{} (--show-secrets shows them)", "masked:", masked.join(", "));
+        let names = masked.join(", ");
+        eprintln!("{:<12}{} (--show-secrets shows them)", "masked:", names.escape_debug());
     }
     if options.table {
         return print_table(&data);
@@ -148,7 +151,7 @@ fn print_json(facts: &[(&'static str, String)], masked: &[String], data: &Object
     report.insert("masked", RawValue::new(masked).expect("so have texts"));
     let session = RawValue::from_text(data.to_vec()).expect("it was parsed");
     report.insert("session", session);
-    say(String::from_utf8_lossy(&report.to_vec()))
+    say(on_a_line(&report.to_vec()))
 }
 
 // ------------------------------------------------------------------------------------------------ keys of sessions
@@ -180,15 +183,24 @@ fn is_key(token: &str) -> bool {
     (8..=40).contains(&rest.len()) && rest.chars().all(is_key_char)
 }
 
-async fn look_up(settings: &Settings, key: &str) -> Result<Found, Failure> {
+async fn look_up(options: &Inspect, settings: &Settings, key: &str) -> Result<Found, Failure> {
+    let key = SessionKey::from_stored_name(key);
     let store = open(settings).await?;
-    if let Some(stored) = find(&*store, &SessionKey::from_stored_name(key)).await? {
+    if let Some(stored) = find(&*store, &key).await? {
         return describe_stored(settings, stored);
     }
-    Err(Refused(format!(
-        "there is no such session in {}: it was logged out, or has ended",
-        describe(settings)
-    )))
+    let mut places = describe(settings);
+    if let Some(old) = options.place.old_besides(settings) {
+        if let Some(stored) = find(&*open(&old).await?, &key).await? {
+            return describe_stored(&old, stored);
+        }
+        // It may have moved between the two looks.
+        if let Some(stored) = find(&*store, &key).await? {
+            return describe_stored(settings, stored);
+        }
+        places = format!("{places}, nor in {}", describe(&old));
+    }
+    Err(Refused(format!("there is no such session in {places}: it was logged out, or has ended")))
 }
 
 fn describe_stored(settings: &Settings, stored: StoredSession) -> Result<Found, Failure> {

@@ -6,7 +6,7 @@ use django_sessions::settings::Settings;
 use jiff::Timestamp;
 
 use crate::end::User;
-use crate::place::{Place, describe};
+use crate::place::{Place, describe, note_old};
 use crate::report::{self, Colours, Failure, Interrupt, Progress, ago, bytes, many, persist, say, say_json};
 use crate::stored::Shown;
 
@@ -49,6 +49,7 @@ pub(crate) async fn run(options: &List, interrupt: &Interrupt) -> Result<(), Fai
     let which = if options.all { Which::All } else { Which::Live };
     let limit = if options.limit == 0 { usize::MAX } else { options.limit };
     let mut list = Lines { options, limit, kept: Vec::new(), printed: 0, matched: 0 };
+    let mut unreadable = 0;
     let mut progress = Progress::new("Read", options.sort.is_none());
     progress.begin(None);
     let mut listing = store.list(which, 500, "");
@@ -56,6 +57,7 @@ pub(crate) async fn run(options: &List, interrupt: &Interrupt) -> Result<(), Fai
         && let Some(page) = persist(interrupt, async || listing.next_page().await).await?
     {
         progress.advance(page.len() as u64);
+        unreadable += page.iter().filter(|session| session.data.is_err()).count() as u64;
         for session in &page {
             if let Some(shown) = choose(options, user.as_deref(), session, &settings) {
                 list.add(shown)?;
@@ -67,6 +69,10 @@ pub(crate) async fn run(options: &List, interrupt: &Interrupt) -> Result<(), Fai
     }
     progress.finish();
     list.finish(&settings)?;
+    if user.is_some() && unreadable > 0 {
+        eprintln!("{} could not be read and may be this user's too.", many(unreadable, "session"));
+    }
+    note_old(&settings);
     interrupt.end()
 }
 

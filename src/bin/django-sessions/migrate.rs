@@ -96,7 +96,17 @@ struct Migration<'a> {
     checkpoint: Checkpoint,
     numbers: Numbers,
     /// Sessions that are in both stores: a request may be about to take them out of the old one.
-    in_both: VecDeque<(Instant, Vec<SessionKey>)>,
+    in_both: VecDeque<InBoth>,
+    /// Up to where the old store was gone through.
+    position: String,
+}
+
+#[derive(Clone)]
+struct InBoth {
+    names: Vec<SessionKey>,
+    since: Instant,
+    /// The position before them: until they are settled, a run that goes on must find them again.
+    before: String,
 }
 
 pub(crate) async fn run(options: &Migrate, interrupt: &Interrupt) -> Result<(), Failure> {
@@ -117,6 +127,7 @@ pub(crate) async fn run(options: &Migrate, interrupt: &Interrupt) -> Result<(), 
         checkpoint,
         numbers: Numbers::default(),
         in_both: VecDeque::new(),
+        position: String::new(),
     };
     let mut progress = Progress::new(if is_move { "Moved" } else { "Copied" }, options.no_progress);
     let done = migration.run(&mut progress).await;
@@ -183,29 +194,36 @@ impl Migrate {
             cache: cache.clone(),
             database: database.clone(),
             path: path.clone(),
+            old: false,
         }
     }
 }
 
 impl Migration<'_> {
     async fn run(&mut self, progress: &mut Progress) -> Result<(), Stop> {
-        let from = self.checkpoint.read()?;
+        self.position = self.checkpoint.read()?;
         self.probe().await?;
         let source = self.source.clone();
         let total = if progress.wants_total() { Some(source.count().await?) } else { None };
         progress.begin(total);
-        let mut listing = source.list(Which::Live, self.options.batch as usize, &from);
+        let mut listing = source.list(Which::Live, self.options.batch as usize, &self.position);
         while !self.interrupt.is_pressed()
             && let Some(page) = persist(self.interrupt, async || listing.next_page().await).await?
         {
             let number = page.len() as u64;
             self.bring(page).await?;
-            self.checkpoint.write(&listing.position())?;
+            self.position = listing.position();
             progress.advance(number);
             self.settle(false).await?;
+            self.write_checkpoint()?;
             self.interrupt.wait(self.options.sleep).await;
         }
-        self.settle(true).await
+        self.settle(true).await?;
+        Ok(self.write_checkpoint()?)
+    }
+
+    fn write_checkpoint(&self) -> Result<(), Failure> {
+        self.checkpoint.write(self.in_both.front().map_or(&self.position, |oldest| &oldest.before))
     }
 
     /// One store may have two names, and to move within it would be to delete.
@@ -259,7 +277,8 @@ impl Migration<'_> {
         if self.is_move {
             self.take_out(&kept).await?;
             if !there.is_empty() {
-                self.in_both.push_back((Instant::now(), there));
+                let before = self.position.clone();
+                self.in_both.push_back(InBoth { names: there, since: Instant::now(), before });
             }
         }
         Ok(())
@@ -288,14 +307,14 @@ impl Migration<'_> {
 
     /// Takes out of the old store what was found in both, and not a moment ago.
     async fn settle(&mut self, is_end: bool) -> Result<(), Stop> {
-        while let Some((since, names)) = self.in_both.front().cloned() {
-            let left = GRACE.saturating_sub(since.elapsed());
+        while let Some(oldest) = self.in_both.front().cloned() {
+            let left = GRACE.saturating_sub(oldest.since.elapsed());
             if !left.is_zero() && (!is_end || self.interrupt.wait(left).await) {
                 return Ok(());
             }
             self.in_both.pop_front();
             let mut both = Vec::new();
-            for name in names {
+            for name in oldest.names {
                 if persist(self.interrupt, async || self.target.find(&name).await).await?.is_some() {
                     both.push(name);
                 }

@@ -26,6 +26,9 @@ pub(crate) struct Place {
     /// Another folder than SESSION_FILE_PATH
     #[arg(long, value_name = "FOLDER")]
     pub(crate) path: Option<PathBuf>,
+    /// The store that sessions were in before, which the site still reads (FALLBACK_ENGINE)
+    #[arg(long, conflicts_with_all = ["engine", "cache", "database", "path"])]
+    pub(crate) old: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -52,6 +55,15 @@ impl Place {
             }
             _ => Failure::Usage(sentence(&error)),
         })?;
+        if self.old {
+            return settings.of_fallback().ok_or_else(|| {
+                Failure::Usage(
+                    "the settings name no store that sessions were in before: has the site a FALLBACK_ENGINE, and were \
+                     they exported since?"
+                        .into(),
+                )
+            });
+        }
         if let Some(engine) = self.engine {
             settings.session_engine = match engine {
                 EngineName::Db => Engine::Db,
@@ -72,6 +84,13 @@ impl Place {
         Ok(settings)
     }
 
+    /// The settings of the store that the site reads besides that of `settings`, if nobody asked for just one.
+    pub(crate) fn old_besides(&self, settings: &Settings) -> Option<Settings> {
+        let is_named =
+            self.engine.is_some() || self.cache.is_some() || self.database.is_some() || self.path.is_some();
+        settings.of_fallback().filter(|_| !is_named)
+    }
+
     pub(crate) async fn open(&self) -> Result<(Settings, Arc<dyn ManagedStore>), Failure> {
         let settings = self.read()?;
         let store = open(&settings).await?;
@@ -90,6 +109,16 @@ pub(crate) async fn open(settings: &Settings) -> Result<Arc<dyn ManagedStore>, F
         }
         error => Failure::Usage(sentence(&error)),
     })
+}
+
+/// Says that sessions of the site are elsewhere too.
+pub(crate) fn note_old(settings: &Settings) {
+    if let Some(old) = settings.of_fallback() {
+        eprintln!(
+            "The site also reads {} (FALLBACK_ENGINE), whose sessions are not among these: --old is for them.",
+            describe(&old)
+        );
+    }
 }
 
 /// The store in words.

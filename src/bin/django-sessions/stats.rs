@@ -8,7 +8,7 @@ use django_sessions::settings::Settings;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use crate::place::{Place, describe};
+use crate::place::{Place, describe, note_old};
 use crate::report::{Colours, Failure, Interrupt, Progress, bytes, grouped, many, persist, say, say_json};
 use crate::stored::user_of;
 
@@ -116,6 +116,7 @@ pub(crate) async fn run(options: &Stats, interrupt: &Interrupt) -> Result<(), Fa
         true => say_json(&report)?,
         false => report.print(&settings)?,
     }
+    note_old(&settings);
     if interrupt.is_pressed() {
         eprintln!("Interrupted: these are the sessions that were read until then.");
     }

@@ -42,22 +42,35 @@ impl Users {
     /// # Errors
     /// As [`authenticate`](Self::authenticate).
     pub async fn check_password(&self, user: &mut User, password: &str) -> Result<bool, AuthError> {
-        let (password, encoded) = (password.to_owned(), user.password.clone());
+        let (given, encoded) = (password.to_owned(), user.password.clone());
         let (is_correct, renewed) = self
             .hash(move |hashers| {
-                let verified = hashers.verify_password(&password, &encoded)?;
+                let verified = hashers.verify_password(&given, &encoded)?;
                 let is_due = verified.is_correct && verified.must_update;
-                Ok((verified.is_correct, is_due.then(|| hashers.make_password(&password)).transpose()?))
+                Ok((verified.is_correct, is_due.then(|| hashers.make_password(&given)).transpose()?))
             })
             .await?;
         if let (Some(renewed), Some(key)) = (renewed, self.key(&user.id)) {
             // Not over a password that was set meanwhile, which Django would undo.
             let parameters = [&*renewed, &key, &user.password];
-            if self.pool.execute(&self.statements.replace_password, &parameters).await? > 0 {
-                user.password = renewed;
+            if self.pool.execute(&self.statements.replace_password, &parameters).await? == 0 {
+                return self.check_password_of_now(user, password).await;
             }
+            user.password = renewed;
         }
         Ok(is_correct)
+    }
+
+    /// The stored hash is not the one that was checked: another login has renewed it, or the password was changed. A session
+    /// is signed with the hash, so the user gets the one of now.
+    async fn check_password_of_now(&self, user: &mut User, password: &str) -> Result<bool, AuthError> {
+        let Some(now) = self.by_id(user.id.clone()).await? else { return Ok(false) };
+        let (password, encoded) = (password.to_owned(), now.password.clone());
+        let verified = self.hash(move |hashers| hashers.verify_password(&password, &encoded)).await?;
+        if verified.is_correct {
+            user.password = now.password;
+        }
+        Ok(verified.is_correct)
     }
 
     /// Gives the user a new password and stores it (`user.set_password` and `save`). Every session of the user is over then,

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use django_sessions::contrib::auth::AuthError;
 use django_sessions::contrib::auth::hashers::{Hasher, HasherError, Hashers};
+use django_sessions::contrib::auth::{AuthError, Users};
 use serde_json::{Value, json};
 
 use crate::site::{ALLOW_ALL, MODEL_BACKEND, Site};
@@ -106,19 +106,34 @@ pub(crate) async fn hashes_are_renewed(site: &Site) {
         assert_eq!(json!(session.get::<String>("_auth_user_hash").unwrap()), expected);
         assert_eq!(site.ask("check_password", json!({"pk": pk, "password": "correct horse"})), json!(true));
     }
+    both_of_two_logins_at_once_stay(site, &renewing).await;
     not_over_a_new_password(site).await;
 }
 
-/// Somebody sets another password between the check and the renewal.
+/// A double click on "log in": one of them renews the hash, and the sessions of both are of the new one.
+async fn both_of_two_logins_at_once_stay(site: &Site, renewing: &Users) {
+    let pk = site.create("twice@shop.example", Some("x"), json!({}));
+    let hash = site.ask("make_hash", json!({"password": "correct horse", "hasher": "pbkdf2_sha256"}));
+    site.ask("update", json!({"pk": pk, "password": hash}));
+    let authenticate = || renewing.authenticate("twice@shop.example", "correct horse");
+    let (one, other) = tokio::join!(authenticate(), authenticate());
+    for user in [one, other] {
+        let mut session = site.session(Some(&json!({}))).await;
+        let _ = renewing.login(&site.store, &mut session, &mut user.unwrap().unwrap()).await.unwrap();
+        let found = renewing.get_user(&site.store, &mut session).await.unwrap();
+        assert_eq!(found.map(|user| user.id.to_string()), Some(pk.clone()), "{}", site.model);
+    }
+}
+
+/// Somebody sets another password between the check and the renewal: then what was checked is not the password any more.
 async fn not_over_a_new_password(site: &Site) {
     let pk = site.create("race@shop.example", Some("correct horse"), json!({}));
     let hashers = Hashers::new([Hasher::Pbkdf2Sha256 { iterations: 2000 }]);
     let mut user = site.user(&pk).await;
     let other = site.ask("make_hash", json!({"password": "battery staple", "hasher": "default"}));
     site.ask("update", json!({"pk": pk, "password": other}));
-    assert!(
-        site.users.clone().with_hashers(hashers).check_password(&mut user, "correct horse").await.unwrap()
-    );
+    let users = site.users.clone().with_hashers(hashers);
+    assert!(!users.check_password(&mut user, "correct horse").await.unwrap());
     assert_eq!(site.ask("row", json!({"pk": pk}))["password"], other);
 }
 
