@@ -890,8 +890,11 @@ def test_after_resign_the_old_key_is_needed_no_more(users, settings, engine, mak
 
     said = run("resign", "--batch", "2")
     assert re.match(r"5 sessions of the .+ written anew .+ 5 logins among them; 0 sessions", said)
+    assert "can now be taken out" not in said
+    assert "run it again, until it writes none" in said
+    said = run("resign")
+    assert "5 sessions had it already" in said
     assert "can now be taken out" in said
-    assert "5 sessions had it already" in run("resign")
     after = content(store_of(engine))
     assert after.keys() == before.keys()
     for name, (_, expires) in after.items():
@@ -901,6 +904,49 @@ def test_after_resign_the_old_key_is_needed_no_more(users, settings, engine, mak
     assert [client.get("/me/").content.decode() for client in clients] == expected
     # It is the very same session.
     assert content(store_of(engine)).keys() == before.keys()
+
+
+@pytest.mark.parametrize("engine", PLACES)
+def test_what_a_request_of_before_saves_after_it_is_written_by_the_next(users, settings, engine):
+    settings.SESSION_ENGINE = OURS + engine
+    clients = [log_in(user, cart=1) for user in users[:2]]
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = NEW, [OLD]
+    late = clients[0].session
+    late["cart"] = 2
+    assert "can now be taken out" not in run("resign")
+    late.save()
+    said = run("resign")
+    assert said.startswith("1 session")
+    assert "can now be taken out" not in said
+    said = run("resign")
+    assert said.startswith("0 sessions")
+    assert "can now be taken out" in said
+    settings.SECRET_KEY_FALLBACKS = []
+    answers = [client.get("/me/").content.decode() for client in clients]
+    assert answers == [f"{users[0].pk} 2", f"{users[1].pk} 1"]
+
+
+@pytest.mark.not_with("HASH_KEYS=sha256", "it looks for the key itself in the cache")
+def test_a_copy_of_before_that_fills_the_cache_after_it_is_forgotten_by_the_next(users, settings):
+    settings.SESSION_ENGINE = f"{OURS}cached_db"
+    client = log_in(users[0], cart=1)
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = NEW, [OLD]
+    late = client.session
+    late.load()
+    key, copy = late.cache_key, caches["default"].get(late.cache_key)
+    run("resign")
+    assert caches["default"].get(key) is None
+    caches["default"].set(key, copy)
+    assert "can now be taken out" in run("resign")
+    settings.SECRET_KEY_FALLBACKS = []
+    assert client.get("/me/").content.decode() == f"{users[0].pk} 1"
+
+
+def test_resign_waits_for_the_end_of_a_move(users, settings):
+    settings.SECRET_KEY_FALLBACKS = ["an older one"]
+    on_the_move(settings, "cache", "db")
+    for more in ([], ["--dry-run"], ["--engine", "db"]):
+        assert "sessions migrate" in refused("resign", *more)
 
 
 def test_without_resign_they_would_be_logged_out(users, settings):
@@ -975,7 +1021,8 @@ def test_what_is_saved_or_ended_meanwhile_is_left_so(users, settings, monkeypatc
         patched.setattr(kind, "replace", after_others)
         said = run("resign")
     assert "2 sessions saved or ended meanwhile" in said
-    assert "Run it again" in said
+    assert "run it again, until it writes none" in said
+    assert "can now be taken out" not in said
     assert open_store(store_of(engine).engine, keys[0])["cart"] == "newer"
     assert not store_of(engine).present([keys[1]])
 

@@ -7,6 +7,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from ...conf import option
 from ..sessions import migrate, prune, resign
 from ..sessions.common import (
     INTERRUPTED,
@@ -127,6 +128,12 @@ class Command(BaseCommand):
             raise CommandError(
                 "SECRET_KEY_FALLBACKS is empty: there is no older key under which sessions could "
                 "be read. Put the old SECRET_KEY there first."
+            )
+        if option("FALLBACK_ENGINE"):
+            raise CommandError(
+                "The site reads two stores (FALLBACK_ENGINE), and sessions move between them. "
+                "Bring all to the new one first (sessions migrate), take FALLBACK_ENGINE out, "
+                "restart the site, and then run this again. Keep SECRET_KEY_FALLBACKS until then."
             )
         resigning = resign.Resigning(
             open_place(_place(options)),
