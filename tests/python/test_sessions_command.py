@@ -115,7 +115,7 @@ def fill(store, number, **more):
     made = {}
     for n in range(number):
         expires = now + HOUR * (1 + n) + datetime.timedelta(milliseconds=137 * n)
-        made[f"{random.getrandbits(60):x}".rjust(32, "k")] = ({"n": n, **more}, expires)
+        made[f"{random.getrandbits(60):015x}".ljust(32, "k")] = ({"n": n, **more}, expires)
     records = [stores.Record(name, *value) for name, value in made.items()]
     assert all(store.add(records))
     return made
@@ -662,6 +662,59 @@ def test_ctrl_c_stops_a_migration_and_it_goes_on(sqlite, cache, settings, site):
     assert 0 < store_of("cache").count() < len(made)
     run(*words)
     assert_same(content(store_of("cache")), made)
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(("source", "target"), [("db", "cache"), ("cache", "db"), ("file", "db")])
+def test_a_checkpoint_does_not_go_past_what_is_still_in_both(
+    sqlite, cache, folder, settings, site, tmp_path, monkeypatch, source, target, end
+):
+    on_the_move(settings, target, source)
+    made = fill(store_of(source), 5)
+    for name, value in made.items():
+        store_of(target).add([stores.Record(name, *value)])
+    fill(store_of(source), 20)
+    words = ["migrate", "--from", source, "--to", target, "--batch", "2"]
+    words += ["--checkpoint", str(tmp_path / "checkpoint")]
+    process = site(*words)
+    deadline = time.monotonic() + 30
+    while len(content(store_of(source))) > 5 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.2)
+    process.send_signal(end)  # it waits for what requests may be about to do
+    process.communicate(timeout=30)
+    assert process.returncode in (130, -signal.SIGKILL)
+    assert content(store_of(source)).keys() == made.keys()
+    monkeypatch.setattr(migrate, "GRACE", 0.1)
+    run(*words)
+    assert content(store_of(source)) == {}
+    assert len(content(store_of(target))) == 25
+
+
+def test_a_checkpoint_goes_on_when_what_was_in_both_is_settled(
+    sqlite, cache, settings, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(migrate, "GRACE", 0.05)
+    on_the_move(settings, "cache", "db")
+    made = fill(store_of("db"), 30)
+    first = min(made)
+    store_of("cache").add([stores.Record(first, *made[first])])
+    written = []
+    write = migrate.Checkpoint.write
+
+    def note(self, position):
+        written.append(position)
+        write(self, position)
+
+    monkeypatch.setattr(migrate.Checkpoint, "write", note)
+    file = tmp_path / "checkpoint"
+    words = ["migrate", "--from", "db", "--to", "cache", "--checkpoint", str(file)]
+    run(*words, "--batch", "1", "--sleep", "10ms")
+    assert written[0] == ""
+    assert written[-1] == max(made)[:8]
+    assert written == sorted(written)
+    assert content(store_of("db")) == {}
+    assert not file.exists()
 
 
 def test_a_checkpoint_of_something_else_is_refused(sqlite, cache, folder, tmp_path):
