@@ -18,6 +18,7 @@ from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import quote
 
 import databases
 import pymemcache
@@ -715,6 +716,28 @@ def test_a_checkpoint_goes_on_when_what_was_in_both_is_settled(
     assert written == sorted(written)
     assert content(store_of("db")) == {}
     assert not file.exists()
+
+
+def test_a_checkpoint_holds_no_password(
+    sqlite, settings, redis_password_server, tmp_path, monkeypatch
+):
+    server = redis_password_server
+    settings.CACHES = {"default": redis_cache(server, tmp_path.name)}
+    made = fill(store_of("db"), 3)
+    file = tmp_path / "checkpoint"
+    words = ["migrate", "--from", "db", "--to", "cache", "--checkpoint", str(file)]
+    with monkeypatch.context() as patched:
+        patched.setattr(migrate.Checkpoint, "remove", lambda self: None)
+        run(*words)
+    kept = file.read_text("utf-8")
+    for secret in (server["password"], quote(server["password"], ""), server["url"], *made):
+        assert secret not in kept
+    run(*words)  # goes on with it
+    assert not file.exists()
+    # What was written before the hashes.
+    identities = [str(store_of(engine).identity()) for engine in ("db", "cache")]
+    file.write_text(json.dumps({"between": identities, "position": ""}), "utf-8")
+    assert "checkpoint of another migration" in refused(*words)
 
 
 def test_a_checkpoint_of_something_else_is_refused(sqlite, cache, folder, tmp_path):

@@ -1,6 +1,7 @@
 """manage.py sessions: prune, migrate and resign what is stored."""
 
 import argparse
+from hashlib import sha256
 from typing import Any
 
 from django.conf import settings
@@ -109,7 +110,10 @@ class Command(BaseCommand):
                 else "The site does not read --from as its FALLBACK_ENGINE: sessions are copied, "
                 "and stay in both."
             )
-        between = [str(from_store.identity()), str(to_store.identity())]
+        # Hashed, for the LOCATION of a cache may have a password in it.
+        between = [
+            sha256(str(store.identity()).encode()).hexdigest() for store in (from_store, to_store)
+        ]
         migration = migrate.Migration(
             from_store,
             to_store,

@@ -44,7 +44,7 @@ def is_on_the_move(source: Store, target: Store) -> bool:
 
 
 class Checkpoint:
-    """Where to go on, in a file. It holds no session key."""
+    """Where to go on, in a file. It holds no session key and no password."""
 
     def __init__(self, path: str | None, between: list[str]) -> None:
         self.path = Path(path) if path else None
