@@ -787,6 +787,34 @@ def test_the_database_goes_on_without_the_cache(cache_down, is_async):
     assert any("Error saving to cache" in text for _, _, text in ours.logs)
 
 
+NO_KEYS = ["a" * 300, "bad key\x01xxxx", "é" * 120]  # by the rules of memcached
+
+
+@modes
+@pytest.mark.parametrize("merge", [False, True])
+@pytest.mark.parametrize("stores", [STORES, DB_STORES["cached_db"]], ids=["cache", "cached_db"])
+def test_a_cookie_that_is_no_key_of_memcached_is_no_error(
+    memcached_server, db, settings, stores, merge, is_async
+):
+    """Or each visitor could fill the log, and the mailbox of the admins."""
+
+    def load(store):
+        found = outcome(async_to_sync(store.aload)) if is_async else outcome(store.load)
+        return found, store.session_key
+
+    backend = "django.core.cache.backends.memcached.PyMemcacheCache"
+    where = f"{memcached_server['host']}:{memcached_server['port']}"
+    settings.RUST_SESSIONS = {**settings.RUST_SESSIONS, "MERGE": merge}
+    settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": where}}
+    for key in NO_KEYS:
+        theirs, ours = (load(store(key)) for store in stores)
+        assert theirs == ours == (({}, None, []), None)
+    # One that is down is another matter.
+    settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": "127.0.0.1:1"}}
+    if stores[1] is RustCachedDBStore or merge:
+        assert causes(load(stores[1](KEY))[0].logs) == READ_FAILED
+
+
 @needs_async
 @pytest.mark.parametrize("engine", [RustCacheStore, RustCachedDBStore])
 @pytest.mark.parametrize("method", ["exists", "load", "save", "delete"])

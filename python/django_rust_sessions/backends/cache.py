@@ -27,12 +27,16 @@ logger = logging.getLogger("django.contrib.sessions")
 CREATE_TRIES = 10_000
 # What serializers and dates raise; redis-py's errors are others.
 CANNOT_BE_STORED = (TypeError, ValueError, AttributeError, pickle.PicklingError)
+# Django's, and pymemcache's of what is too long in UTF-8.
+KEY_REFUSED = ("InvalidCacheKey", "MemcacheIllegalInputError")
 UNAVAILABLE = "Unable to create a new session key. It is likely that the cache is unavailable."
 
 
-def log_failed_read() -> None:
-    """As in Django the request goes on without its session; here the site can find out why."""
-    logger.exception("Session not read from the cache")
+def log_failed_read(error: Exception) -> None:
+    """As in Django the request goes on without its session; here the site can find out why. Not of
+    a cookie that memcached refuses as a key: any visitor can send one (Django's #17810)."""
+    if type(error).__name__ not in KEY_REFUSED:
+        logger.exception("Session not read from the cache")
 
 
 class CacheMixin:
@@ -77,8 +81,8 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
             return super().load()
         try:
             data = self._note(self._native.read(self.cache_key))
-        except Exception:
-            log_failed_read()
+        except Exception as error:
+            log_failed_read(error)
             self._read_failed, data = True, None
         return self._or_empty(data)
 
@@ -145,8 +149,8 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
             try:
                 key = self._known_key() or await self.acache_key()
                 data = self._note(await self._native.aread(key))
-            except Exception:
-                log_failed_read()
+            except Exception as error:
+                log_failed_read(error)
                 self._read_failed, data = True, None
             return self._or_empty(data)
 
