@@ -215,7 +215,7 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
         rename = getattr(self._native, "rename", None)
         if rename is not None:
             return bool(rename(old, new))
-        return move_in_cache(self._cache, old, new, self.get_expiry_age())
+        return move_in_cache(self._cache, old, new, self.get_expiry_age)
 
     async def _amove(self, old: str, new: str) -> bool:
         arename = getattr(self._native, "arename", None)
@@ -268,9 +268,10 @@ class CacheSessionStore(CodecMixin, CacheMixin, DjangoSessionStore):
             # As Django leaves a session that it did not find, and so did not load.
             self._session_key, self.accessed = key, accessed
             del self._session_cache
-            if not self._read_failed:
+            if self._native is not None and not self._read_failed:
                 raise UpdateError
-            # Django asks once more, and what the cache raises then is raised.
+            # It could not be asked, or Django asked it and does not say. Django asks once more, and
+            # what the cache raises then is raised.
             self._read_failed = False
 
     def _note_created(self, cache: Any, data: Any) -> None:
