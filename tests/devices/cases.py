@@ -490,3 +490,53 @@ def test_with_hash_keys_the_table_has_the_names_in_the_store(engine, mode, ada, 
     assert row.session_key == fourth.key
     api.end_session(row)
     assert fourth.whoami() == "AnonymousUser"
+
+
+def is_one_store(new, old):
+    names = {each.rpartition(".")[2] for each in (new, old)}
+    return len(names) == 1 or names == {"db", "cached_db"}
+
+
+# From where, to where, and whether it was hashed there.
+MOVES = [
+    (new, old, was_hashed)
+    for new in ENGINES
+    for old in ENGINES
+    for was_hashed in (False, True)
+    if "rust" in new and not is_one_store(new, old) and ("rust" in old or not was_hashed)
+]
+
+
+@pytest.mark.parametrize(("engine", "old", "was_hashed"), MOVES, indirect=["engine"])
+def test_what_is_in_the_fallback_engine_only_is_listed_and_ended(
+    engine, mode, ada, settings, old, was_hashed
+):
+    hashed = {"HASH_KEYS": "sha256"}
+    settings.RUST_SESSIONS = hashed if was_hashed else {}
+    settings.SESSION_ENGINE = old
+    cookies = [Browser(mode).enter().client.cookies for _ in range(3)]
+    Device.objects.all().delete()
+    settings.SESSION_ENGINE = engine
+    settings.RUST_SESSIONS = {**hashed, "FALLBACK_ENGINE": old}
+    recording.memory = recording.Memory()
+    browsers = here, other, _ = [Browser(mode) for _ in cookies]
+    for browser, kept in zip(browsers, cookies, strict=True):
+        browser.client.cookies = kept
+    assert [browser.whoami() for browser in browsers] == ["ada"] * 3
+    store = import_module(engine).SessionStore
+    hashes, keys = zip(*(store().stored_names(browser.key) for browser in browsers), strict=True)
+    names = hashes if was_hashed else keys
+    rows = {row.session_key: row for row in api.user_sessions(ada)}
+    assert rows.keys() == set(names)
+    api.end_session(rows[names[1]])
+    assert other.whoami() == "AnonymousUser"
+    # When it moves its row moves with it.
+    here.get("/put/?tea=2")
+    rows = {row.session_key for row in api.user_sessions(ada)}
+    assert rows == {hashes[0], names[2]}
+    keep = store(here.key)
+    keep.load()
+    assert api.end_all_sessions(ada, keep=keep) == 1
+    assert [browser.whoami() for browser in browsers] == ["ada", *["AnonymousUser"] * 2]
+    assert api.end_all_sessions(ada) == 1
+    assert here.whoami() == "AnonymousUser"

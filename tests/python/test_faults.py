@@ -19,7 +19,7 @@ import pytest
 import redis
 from asgiref.sync import async_to_sync
 from differential import DjangoStore, RustStore, captured_logs, outcome
-from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.contrib.sessions.backends.cache import SessionStore as DjangoCacheStore
 from django.contrib.sessions.backends.cached_db import SessionStore as DjangoCachedDBStore
 from django.core.cache import caches
@@ -145,6 +145,38 @@ def test_killed_between_two_requests(own, is_async, logged):
     assert all(store["key"] for store in stores)
     own.kill()
     assert_fails_like_django(is_async, redis.ConnectionError, logged)
+
+
+@modes
+@pytest.mark.parametrize("is_native", [True, False], ids=["native", "through Django"])
+@pytest.mark.parametrize("merge", [False, True], ids=["no merge", "merge"])
+@pytest.mark.parametrize("hash_keys", [None, "sha256", "plain"])
+def test_what_could_not_be_loaded_for_a_save_is_not_taken_for_gone(
+    own_redis, settings, hash_keys, merge, is_native, is_async
+):
+    options = {} if is_native else {"pool_class": "redis.BlockingConnectionPool"}
+    cache = {"BACKEND": BACKENDS["django"], "LOCATION": own_redis.url, "OPTIONS": options}
+    settings.CACHES = {"default": cache}
+    assert (step_aside("default") is None) == is_native
+    settings.RUST_SESSIONS = {"HASH_KEYS": hash_keys, "MERGE": merge}
+
+    def save_both():
+        return [outcome(call, is_async, store, "save").kind for store in stores]
+
+    own_redis.kill()
+    stores = [store_class(KEY) for store_class in STORES]
+    theirs, ours = save_both()
+    assert issubclass(theirs, redis.ConnectionError)
+    assert issubclass(ours, theirs)
+    states = [(s.session_key, s.accessed, hasattr(s, "_session_cache")) for s in stores]
+    assert states[0] == states[1]
+    # The same one goes on when it answers again.
+    own_redis.start()
+    assert save_both() == [UpdateError] * 2
+    assert stores[1].session_key == KEY
+    saved(RustCacheStore, KEY)
+    assert outcome(call, is_async, stores[1], "save").kind is None
+    assert stores[1]["key"] == KEY
 
 
 @modes
@@ -812,6 +844,34 @@ def test_the_database_goes_on_without_the_cache(cache_down, is_async):
     assert ours.value == {"key": "f" * 32}
     assert {record[:2] for record in ours.logs} == {("django.contrib.sessions", "ERROR")}
     assert any("Error saving to cache" in text for _, _, text in ours.logs)
+
+
+NO_KEYS = ["a" * 300, "bad key\x01xxxx", "é" * 120]  # by the rules of memcached
+
+
+@modes
+@pytest.mark.parametrize("merge", [False, True])
+@pytest.mark.parametrize("stores", [STORES, DB_STORES["cached_db"]], ids=["cache", "cached_db"])
+def test_a_cookie_that_is_no_key_of_memcached_is_no_error(
+    memcached_server, db, settings, stores, merge, is_async
+):
+    """Or each visitor could fill the log, and the mailbox of the admins."""
+
+    def load(store):
+        found = outcome(async_to_sync(store.aload)) if is_async else outcome(store.load)
+        return found, store.session_key
+
+    backend = "django.core.cache.backends.memcached.PyMemcacheCache"
+    where = f"{memcached_server['host']}:{memcached_server['port']}"
+    settings.RUST_SESSIONS = {**settings.RUST_SESSIONS, "MERGE": merge}
+    settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": where}}
+    for key in NO_KEYS:
+        theirs, ours = (load(store(key)) for store in stores)
+        assert theirs == ours == (({}, None, []), None)
+    # One that is down is another matter.
+    settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": "127.0.0.1:1"}}
+    if stores[1] is RustCachedDBStore or merge:
+        assert causes(load(stores[1](KEY))[0].logs) == READ_FAILED
 
 
 @needs_async

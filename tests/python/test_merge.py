@@ -12,6 +12,7 @@ import databases
 import hypothesis
 import pytest
 import redis
+from differential import outcome
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.core.cache import InvalidCacheKey, caches
 from django.core.exceptions import ImproperlyConfigured
@@ -494,6 +495,29 @@ def test_the_cache_does_not_stay_older_than_the_table(engine, options):
         one.save()
         assert stored(engine, key)["c"] == 3
     assert stored(engine, key) == {"n": 0, "a": 1, "b": 2, "c": 3}
+
+
+def test_a_cache_that_fails_after_the_commit_keeps_nothing_from_others(
+    own_redis, request, tmp_path, transactional_db
+):
+    cache = {**cache_on("redis", request), "LOCATION": own_redis.url}
+    with on("cached_db", {"MERGE": True}, cache, tmp_path) as engine:
+        key = make(engine, n=0)
+        session, told = engine(key), []
+        session["n"] = 1
+        own_redis.kill()
+
+        def request_of_the_site():
+            with transaction.atomic():
+                session.save()
+                transaction.on_commit(lambda: told.append(True))
+
+        found = outcome(request_of_the_site)
+        assert found.error is None
+        assert told == [True]
+        assert any("Error saving to cache" in text for _, _, text in found.logs)
+        own_redis.start()
+        assert stored(engine, key) == {"n": 1}
 
 
 @pytest.mark.parametrize("options", [{"MERGE": True}], ids=["merge"], indirect=True)

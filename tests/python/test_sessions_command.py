@@ -18,6 +18,7 @@ from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import quote
 
 import databases
 import pymemcache
@@ -115,7 +116,7 @@ def fill(store, number, **more):
     made = {}
     for n in range(number):
         expires = now + HOUR * (1 + n) + datetime.timedelta(milliseconds=137 * n)
-        made[f"{random.getrandbits(60):x}".rjust(32, "k")] = ({"n": n, **more}, expires)
+        made[f"{random.getrandbits(60):015x}".ljust(32, "k")] = ({"n": n, **more}, expires)
     records = [stores.Record(name, *value) for name, value in made.items()]
     assert all(store.add(records))
     return made
@@ -664,6 +665,81 @@ def test_ctrl_c_stops_a_migration_and_it_goes_on(sqlite, cache, settings, site):
     assert_same(content(store_of("cache")), made)
 
 
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(("source", "target"), [("db", "cache"), ("cache", "db"), ("file", "db")])
+def test_a_checkpoint_does_not_go_past_what_is_still_in_both(
+    sqlite, cache, folder, settings, site, tmp_path, monkeypatch, source, target, end
+):
+    on_the_move(settings, target, source)
+    made = fill(store_of(source), 5)
+    for name, value in made.items():
+        store_of(target).add([stores.Record(name, *value)])
+    fill(store_of(source), 20)
+    words = ["migrate", "--from", source, "--to", target, "--batch", "2"]
+    words += ["--checkpoint", str(tmp_path / "checkpoint")]
+    process = site(*words)
+    deadline = time.monotonic() + 30
+    while len(content(store_of(source))) > 5 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.2)
+    process.send_signal(end)  # it waits for what requests may be about to do
+    process.communicate(timeout=30)
+    assert process.returncode in (130, -signal.SIGKILL)
+    assert content(store_of(source)).keys() == made.keys()
+    monkeypatch.setattr(migrate, "GRACE", 0.1)
+    run(*words)
+    assert content(store_of(source)) == {}
+    assert len(content(store_of(target))) == 25
+
+
+def test_a_checkpoint_goes_on_when_what_was_in_both_is_settled(
+    sqlite, cache, settings, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(migrate, "GRACE", 0.05)
+    on_the_move(settings, "cache", "db")
+    made = fill(store_of("db"), 30)
+    first = min(made)
+    store_of("cache").add([stores.Record(first, *made[first])])
+    written = []
+    write = migrate.Checkpoint.write
+
+    def note(self, position):
+        written.append(position)
+        write(self, position)
+
+    monkeypatch.setattr(migrate.Checkpoint, "write", note)
+    file = tmp_path / "checkpoint"
+    words = ["migrate", "--from", "db", "--to", "cache", "--checkpoint", str(file)]
+    run(*words, "--batch", "1", "--sleep", "10ms")
+    assert written[0] == ""
+    assert written[-1] == max(made)[:8]
+    assert written == sorted(written)
+    assert content(store_of("db")) == {}
+    assert not file.exists()
+
+
+def test_a_checkpoint_holds_no_password(
+    sqlite, settings, redis_password_server, tmp_path, monkeypatch
+):
+    server = redis_password_server
+    settings.CACHES = {"default": redis_cache(server, tmp_path.name)}
+    made = fill(store_of("db"), 3)
+    file = tmp_path / "checkpoint"
+    words = ["migrate", "--from", "db", "--to", "cache", "--checkpoint", str(file)]
+    with monkeypatch.context() as patched:
+        patched.setattr(migrate.Checkpoint, "remove", lambda self: None)
+        run(*words)
+    kept = file.read_text("utf-8")
+    for secret in (server["password"], quote(server["password"], ""), server["url"], *made):
+        assert secret not in kept
+    run(*words)  # goes on with it
+    assert not file.exists()
+    # What was written before the hashes.
+    identities = [str(store_of(engine).identity()) for engine in ("db", "cache")]
+    file.write_text(json.dumps({"between": identities, "position": ""}), "utf-8")
+    assert "checkpoint of another migration" in refused(*words)
+
+
 def test_a_checkpoint_of_something_else_is_refused(sqlite, cache, folder, tmp_path):
     file = tmp_path / "checkpoint"
     words = ["migrate", "--from", "db", "--to", "cache", "--checkpoint", str(file)]
@@ -890,8 +966,11 @@ def test_after_resign_the_old_key_is_needed_no_more(users, settings, engine, mak
 
     said = run("resign", "--batch", "2")
     assert re.match(r"5 sessions of the .+ written anew .+ 5 logins among them; 0 sessions", said)
+    assert "can now be taken out" not in said
+    assert "run it again, until it writes none" in said
+    said = run("resign")
+    assert "5 sessions had it already" in said
     assert "can now be taken out" in said
-    assert "5 sessions had it already" in run("resign")
     after = content(store_of(engine))
     assert after.keys() == before.keys()
     for name, (_, expires) in after.items():
@@ -901,6 +980,49 @@ def test_after_resign_the_old_key_is_needed_no_more(users, settings, engine, mak
     assert [client.get("/me/").content.decode() for client in clients] == expected
     # It is the very same session.
     assert content(store_of(engine)).keys() == before.keys()
+
+
+@pytest.mark.parametrize("engine", PLACES)
+def test_what_a_request_of_before_saves_after_it_is_written_by_the_next(users, settings, engine):
+    settings.SESSION_ENGINE = OURS + engine
+    clients = [log_in(user, cart=1) for user in users[:2]]
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = NEW, [OLD]
+    late = clients[0].session
+    late["cart"] = 2
+    assert "can now be taken out" not in run("resign")
+    late.save()
+    said = run("resign")
+    assert said.startswith("1 session")
+    assert "can now be taken out" not in said
+    said = run("resign")
+    assert said.startswith("0 sessions")
+    assert "can now be taken out" in said
+    settings.SECRET_KEY_FALLBACKS = []
+    answers = [client.get("/me/").content.decode() for client in clients]
+    assert answers == [f"{users[0].pk} 2", f"{users[1].pk} 1"]
+
+
+@pytest.mark.not_with("HASH_KEYS=sha256", "it looks for the key itself in the cache")
+def test_a_copy_of_before_that_fills_the_cache_after_it_is_forgotten_by_the_next(users, settings):
+    settings.SESSION_ENGINE = f"{OURS}cached_db"
+    client = log_in(users[0], cart=1)
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = NEW, [OLD]
+    late = client.session
+    late.load()
+    key, copy = late.cache_key, caches["default"].get(late.cache_key)
+    run("resign")
+    assert caches["default"].get(key) is None
+    caches["default"].set(key, copy)
+    assert "can now be taken out" in run("resign")
+    settings.SECRET_KEY_FALLBACKS = []
+    assert client.get("/me/").content.decode() == f"{users[0].pk} 1"
+
+
+def test_resign_waits_for_the_end_of_a_move(users, settings):
+    settings.SECRET_KEY_FALLBACKS = ["an older one"]
+    on_the_move(settings, "cache", "db")
+    for more in ([], ["--dry-run"], ["--engine", "db"]):
+        assert "sessions migrate" in refused("resign", *more)
 
 
 def test_without_resign_they_would_be_logged_out(users, settings):
@@ -975,7 +1097,8 @@ def test_what_is_saved_or_ended_meanwhile_is_left_so(users, settings, monkeypatc
         patched.setattr(kind, "replace", after_others)
         said = run("resign")
     assert "2 sessions saved or ended meanwhile" in said
-    assert "Run it again" in said
+    assert "run it again, until it writes none" in said
+    assert "can now be taken out" not in said
     assert open_store(store_of(engine).engine, keys[0])["cart"] == "newer"
     assert not store_of(engine).present([keys[1]])
 

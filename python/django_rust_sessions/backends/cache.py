@@ -28,12 +28,16 @@ logger = logging.getLogger("django.contrib.sessions")
 CREATE_TRIES = 10_000
 # What serializers and dates raise; redis-py's errors are others.
 CANNOT_BE_STORED = (TypeError, ValueError, AttributeError, pickle.PicklingError)
+# Django's, and pymemcache's of what is too long in UTF-8.
+KEY_REFUSED = ("InvalidCacheKey", "MemcacheIllegalInputError")
 UNAVAILABLE = "Unable to create a new session key. It is likely that the cache is unavailable."
 
 
-def log_failed_read() -> None:
-    """As in Django the request goes on without its session; here the site can find out why."""
-    logger.exception("Session not read from the cache")
+def log_failed_read(error: Exception) -> None:
+    """As in Django the request goes on without its session; here the site can find out why. Not of
+    a cookie that memcached refuses as a key: any visitor can send one (Django's #17810)."""
+    if type(error).__name__ not in KEY_REFUSED:
+        logger.exception("Session not read from the cache")
 
 
 class CacheMixin:
@@ -78,8 +82,8 @@ class CacheSessionStore(merge.MergeMixin, CodecMixin, CacheMixin, DjangoSessionS
             return super().load()
         try:
             data = self._note(self._native.read(self.cache_key))
-        except Exception:
-            log_failed_read()
+        except Exception as error:
+            log_failed_read(error)
             self._read_failed, data = True, None
         return self._or_empty(data)
 
@@ -148,8 +152,8 @@ class CacheSessionStore(merge.MergeMixin, CodecMixin, CacheMixin, DjangoSessionS
             try:
                 key = self._known_key() or await self.acache_key()
                 data = self._note(await self._native.aread(key))
-            except Exception:
-                log_failed_read()
+            except Exception as error:
+                log_failed_read(error)
                 self._read_failed, data = True, None
             return self._or_empty(data)
 
@@ -223,7 +227,7 @@ class CacheSessionStore(merge.MergeMixin, CodecMixin, CacheMixin, DjangoSessionS
         rename = getattr(self._native, "rename", None)
         if rename is not None:
             return bool(rename(old, new))
-        return move_in_cache(self._cache, old, new, self.get_expiry_age())
+        return move_in_cache(self._cache, old, new, self.get_expiry_age)
 
     async def _amove(self, old: str, new: str) -> bool:
         arename = getattr(self._native, "arename", None)
@@ -279,9 +283,10 @@ class CacheSessionStore(merge.MergeMixin, CodecMixin, CacheMixin, DjangoSessionS
             # As Django leaves a session that it did not find, and so did not load.
             self._session_key, self.accessed = key, accessed
             del self._session_cache
-            if not self._read_failed:
+            if self._native is not None and not self._read_failed:
                 raise UpdateError
-            # Django asks once more, and what the cache raises then is raised.
+            # It could not be asked, or Django asked it and does not say. Django asks once more, and
+            # what the cache raises then is raised.
             self._read_failed = False
 
     def _note_created(self, cache: Any, data: Any) -> None:

@@ -34,8 +34,8 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
                 data, fill = merge.get_cached(self, self.cache_key), cache.add
             else:
                 data, fill = cache.get(self.cache_key), cache.add
-        except Exception:
-            log_failed_read()
+        except Exception as error:
+            log_failed_read(error)
             data, fill = None, cache.set
         if data is None:
             found = self._find_in_db()
@@ -85,8 +85,8 @@ class CachedDatabaseSessionStore(CacheMixin, DatabaseSessionStore, DjangoSession
                     data, fill = await merge.aget_cached(self, key), cache.aadd
                 else:
                     data, fill = await cache.aget(key), cache.aadd
-            except Exception:
-                log_failed_read()
+            except Exception as error:
+                log_failed_read(error)
                 data, fill = None, cache.aset
             if data is None:
                 found = await self._afind_in_db()

@@ -33,7 +33,7 @@ from ..conf import option
 from . import merge
 from .base import HAS_ASYNC, finishes
 from .cache import CacheMixin
-from .keys import HashedKeysMixin
+from .keys import HashedKeysMixin, is_stored_name
 
 
 def with_fallback(engine: type[Any]) -> type[Any]:
@@ -151,6 +151,8 @@ class FallbackMixin:
 
     def _open_old(self, key: Any) -> Any:
         old = open_store(self._old_engine, key, option("FALLBACK_CACHE_ALIAS"))
+        if isinstance(old, HashedKeysMixin) and getattr(self, "_has_stored_name", False):
+            old._has_stored_name, old._session_key = True, key
         if isinstance(old, DjangoFileStore):
             # As in clear_expired(): no new session for one that is over.
             old.create = lambda: None  # type: ignore[method-assign]
@@ -277,24 +279,39 @@ class FallbackMixin:
 
     def _recall(self, key: Any) -> Any:
         """The session of the old store; None if there is none."""
-        old = self._open_old(key)
+        name = self._old_name(key)
+        old = self._open_old(name)
         data = old.load()
-        if old.session_key != key or not (data or old.exists(key)):
+        if old.session_key != name or not (data or old.exists(name)):
             return None
         self._session_key = key
+        self._note_name(old)
         merge.note_values(self, data)
         return data
+
+    def _note_name(self, old: Any) -> None:
+        """By which its row of devices finds it: in both stores, so with the prefix of the new."""
+        if isinstance(self, HashedKeysMixin):
+            is_hashed = is_stored_name(getattr(old, "stored_name", None))
+            names = self.stored_names(self.session_key)
+            self._found_as = next((n for n in names if is_stored_name(n) == is_hashed), None)
+
+    def _old_name(self, key: Any) -> Any:
+        """What the old store has for a name of the new one: their prefixes may differ."""
+        if is_stored_name(key) and issubclass(self._old_engine, HashedKeysMixin):
+            return self._old_engine.stored_name_prefix + key[len("sha256") :].removeprefix("$")
+        return key
 
     # The file engine has an opinion on the letters of a key, which others do not share.
 
     def _old_exists(self, key: Any) -> bool:
         with contextlib.suppress(InvalidSessionKey):
-            return bool(self._open_old(None).exists(key))
+            return bool(self._open_old(None).exists(self._old_name(key)))
         return False
 
     def _old_delete(self, key: Any) -> None:
         with contextlib.suppress(InvalidSessionKey):
-            self._open_old(None).delete(key)
+            self._open_old(None).delete(self._old_name(key))
 
     def _take(self, key: Any) -> bool:
-        return take(self._open_old(None), key)
+        return take(self._open_old(None), self._old_name(key))

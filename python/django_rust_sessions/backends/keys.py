@@ -43,7 +43,9 @@ class HashedKeysMixin:
     # SessionBase's and the engines', which django-stubs does not know.
     _session_key: Any
     session_key: Any
+    accessed: bool
     modified: bool
+    _read_failed: bool
     _get_session: Any
     _aget_session: Any
     # Gives a stored session another name; False if there is none.
@@ -89,6 +91,7 @@ class HashedKeysMixin:
                 self._found_as = name
                 return data
             if getattr(twin, "_read_failed", False):
+                self._read_failed = True
                 break  # nor would the others be found, and each attempt may take its time
         self._session_key = None
         return {}
@@ -109,9 +112,10 @@ class HashedKeysMixin:
         names = self._names(self.session_key)
         if names is None:
             return super().save(must_create)  # type: ignore[misc,no-any-return]
+        key, accessed = self.session_key, self.accessed
         self._get_session(no_load=must_create)
         if self.session_key is None:
-            raise UpdateError
+            self._check_found(key, accessed)
         current, *former = names
         try:
             self._save_as(current, must_create)
@@ -122,6 +126,13 @@ class HashedKeysMixin:
             self._save_as(current, must_create)
             self.has_moved = True
         return None
+
+    def _check_found(self, key: str, accessed: bool) -> None:
+        """After a load that found nothing; the cache engine may just not have been answered."""
+        check = getattr(self, "_check_loaded", None)
+        if check is None:
+            raise UpdateError
+        check(key, accessed)
 
     def _save_as(self, name: str, must_create: bool) -> None:
         twin = self._twin(name)
@@ -151,6 +162,7 @@ class HashedKeysMixin:
                     self._found_as = name
                     return data
                 if getattr(twin, "_read_failed", False):
+                    self._read_failed = True
                     break
             self._session_key = None
             return {}
@@ -176,10 +188,11 @@ class HashedKeysMixin:
             return None
 
         @finishes
-        async def _asave_under(self, names: tuple[str, str], must_create: bool) -> None:
+        async def _asave_under(self, names: tuple[str, ...], must_create: bool) -> None:
+            key, accessed = self.session_key, self.accessed
             await self._aget_session(no_load=must_create)
             if self.session_key is None:
-                raise UpdateError
+                self._check_found(key, accessed)
             current, *former = names
             try:
                 await self._asave_as(current, must_create)
@@ -234,7 +247,7 @@ class HashedKeysMixin:
         store, other tasks may ask it for its key."""
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        twin._has_stored_name = True
+        twin._has_stored_name, twin._read_failed = True, False
         twin._session_key = name
         return twin
 
@@ -260,12 +273,12 @@ _OF_EACH = {
 }
 
 
-def move_in_cache(cache: Any, old: str, new: str, timeout: Any) -> bool:
+def move_in_cache(cache: Any, old: str, new: str, get_timeout: Callable[[], Any]) -> bool:
     """Gives a value of any of Django's caches another key, though they have no word for that."""
     value = cache.get(old)
     if value is None:
         return False
-    if not cache.add(new, value, timeout):
+    if not cache.add(new, value, get_timeout()):
         return True  # another request has just moved it
     if not cache.has_key(old):
         # It was deleted meanwhile, and so must this one be.

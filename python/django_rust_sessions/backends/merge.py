@@ -313,13 +313,21 @@ def renew_cached(store: Any, key: str) -> None:
     using = router.db_for_write(store.model)
     if connections[using].in_atomic_block:
         # What others read from the table is still the old one.
-        transaction.on_commit(lambda: cache.set(key, None, GRACE), using=using)
+        transaction.on_commit(lambda: _forget_cached(store, cache, key), using=using)
     elif store._native is not None and cached is not None:
         value = cache.to_bytes(data)
         if cache.swap(key, cached, value, store.get_expiry_age()) is True:
             store._base = store._base.with_cached(value)
             return
     cache.set(key, None, GRACE)
+
+
+def _forget_cached(store: Any, cache: Any, key: str) -> None:
+    """After the commit, when the table is right already, and others still have to hear of it."""
+    try:
+        cache.set(key, None, GRACE)
+    except Exception:
+        store._log_failed_write()
 
 
 async def arenew_cached(store: Any, key: str) -> None:

@@ -1,12 +1,14 @@
 """manage.py sessions: prune, migrate and resign what is stored."""
 
 import argparse
+from hashlib import sha256
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from ...conf import option
 from ..sessions import migrate, prune, resign
 from ..sessions.common import (
     INTERRUPTED,
@@ -108,7 +110,10 @@ class Command(BaseCommand):
                 else "The site does not read --from as its FALLBACK_ENGINE: sessions are copied, "
                 "and stay in both."
             )
-        between = [str(from_store.identity()), str(to_store.identity())]
+        # Hashed, for the LOCATION of a cache may have a password in it.
+        between = [
+            sha256(str(store.identity()).encode()).hexdigest() for store in (from_store, to_store)
+        ]
         migration = migrate.Migration(
             from_store,
             to_store,
@@ -127,6 +132,12 @@ class Command(BaseCommand):
             raise CommandError(
                 "SECRET_KEY_FALLBACKS is empty: there is no older key under which sessions could "
                 "be read. Put the old SECRET_KEY there first."
+            )
+        if option("FALLBACK_ENGINE"):
+            raise CommandError(
+                "The site reads two stores (FALLBACK_ENGINE), and sessions move between them. "
+                "Bring all to the new one first (sessions migrate), take FALLBACK_ENGINE out, "
+                "restart the site, and then run this again. Keep SECRET_KEY_FALLBACKS until then."
             )
         resigning = resign.Resigning(
             open_place(_place(options)),

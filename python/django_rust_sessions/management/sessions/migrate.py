@@ -44,7 +44,7 @@ def is_on_the_move(source: Store, target: Store) -> bool:
 
 
 class Checkpoint:
-    """Where to go on, in a file. It holds no session key."""
+    """Where to go on, in a file. It holds no session key and no password."""
 
     def __init__(self, path: str | None, between: list[str]) -> None:
         self.path = Path(path) if path else None
@@ -106,7 +106,8 @@ class Migration:
         self.checkpoint, self.progress, self.interrupt = checkpoint, progress, interrupt
         self.numbers = dict.fromkeys(("brought", "there", "ended", "unreadable", "refused"), 0)
         # Sessions that are in both stores: a request may be about to take them out of the old one.
-        self.in_both: deque[tuple[float, list[str]]] = deque()
+        # Each with the position before it: a checkpoint beyond that would forget them.
+        self.in_both: deque[tuple[float, list[str], str]] = deque()
 
     def run(self) -> None:
         try:
@@ -141,14 +142,16 @@ class Migration:
 
     def _scan(self, position: str) -> None:
         for found in read_batches(self.source, position, self.batch, self.interrupt):
-            self._bring(found.records)
-            self.checkpoint.write(self.source.checkpoint(found.position))
+            self._bring(found.records, position)
+            position = found.position
             self.progress.advance(len(found.records))
             self._settle(0)
+            settled = self.in_both[0][2] if self.in_both else position
+            self.checkpoint.write(self.source.checkpoint(settled))
             if self.interrupt.wait(self.sleep):
                 return
 
-    def _bring(self, records: list[Record]) -> None:
+    def _bring(self, records: list[Record], position: str) -> None:
         readable = [record for record in records if record.data is not None]
         self.numbers["unreadable"] += len(records) - len(readable)
         if not readable:
@@ -169,12 +172,12 @@ class Migration:
         if self.move:
             self._persist(lambda: self.source.delete([n for n in ours if n in present]))
             if there:
-                self.in_both.append((time.monotonic(), there))
+                self.in_both.append((time.monotonic(), there, position))
 
     def _settle(self, wait: float) -> None:
         """Takes out of the old store what was found in both, and not a moment ago."""
         while self.in_both and not self.interrupt:
-            since, names = self.in_both[0]
+            since, names, _ = self.in_both[0]
             left = since + GRACE - time.monotonic()
             if left > 0 and (not wait or self.interrupt.wait(left)):
                 return

@@ -65,9 +65,11 @@ class Resigning:
         readable = [record for record in records if record.data is not None]
         self.numbers["unreadable"] += len(records) - len(readable)
         users = persist(lambda: _users_of(readable), self.interrupt, self.store.reconnect)
-        new_logins = []
+        logins = []
         for record in readable:
             login = _new_hash(record, users)
+            if HASH in (record.data or {}):
+                logins.append(record.name)
             if login is None and (not self.is_signed or self._is_current(record)):
                 self.numbers["current"] += 1
                 continue
@@ -81,9 +83,9 @@ class Resigning:
             self.numbers["written"] += 1
             if login is not None:
                 self.numbers["logins"] += 1
-                new_logins.append(record.name)
         if not self.dry_run:
-            self._forget(new_logins)
+            # Also of those that had it already: a request of before may have filled the cache late.
+            self._forget(logins)
 
     def _replace(self, record: Record, data: dict[str, Any], raw: Any) -> bool:
         return bool(
@@ -139,10 +141,14 @@ class Resigning:
             )
         if self.interrupt:
             lines.append("Interrupted: run it again for the rest.")
-        elif not self.dry_run and not numbers["changed"]:
+        elif not self.dry_run and (numbers["written"] or numbers["changed"]):
+            # A request that loaded a session before this may save it as it was.
+            lines.append(
+                "Keep the old keys: wait until the requests of now are over, then run it again, "
+                "until it writes none."
+            )
+        elif not self.dry_run:
             lines.append("The old keys can now be taken out of SECRET_KEY_FALLBACKS.")
-        elif numbers["changed"]:
-            lines.append("Run it again before you take keys out of SECRET_KEY_FALLBACKS.")
         return " ".join(lines)
 
 
