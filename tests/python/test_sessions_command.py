@@ -666,7 +666,7 @@ def test_ctrl_c_stops_a_migration_and_it_goes_on(sqlite, cache, settings, site):
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-@pytest.mark.parametrize(("source", "target"), [("db", "cache"), ("cache", "db"), ("file", "db")])
+@pytest.mark.parametrize(("source", "target"), [("db", "cache"), ("file", "db")])
 def test_a_checkpoint_does_not_go_past_what_is_still_in_both(
     sqlite, cache, folder, settings, site, tmp_path, monkeypatch, source, target, end
 ):
@@ -983,6 +983,7 @@ def test_after_resign_the_old_key_is_needed_no_more(users, settings, engine, mak
 
 
 @pytest.mark.parametrize("engine", PLACES)
+@pytest.mark.not_with("MERGE", "a save keeps what others changed")
 def test_what_a_request_of_before_saves_after_it_is_written_by_the_next(users, settings, engine):
     settings.SESSION_ENGINE = OURS + engine
     clients = [log_in(user, cart=1) for user in users[:2]]
