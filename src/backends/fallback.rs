@@ -163,6 +163,9 @@ impl SessionStore for FallbackStore {
         let mut session = self.old.load(key).await?;
         if session.key().is_some() {
             self.note(&mut session);
+            // The new store may have another name for it.
+            let name = session.stored_name().or(session.key()).cloned();
+            session.set_stored_name(name);
             return Ok(session);
         }
         // It may have moved between the two looks.
@@ -177,6 +180,9 @@ impl SessionStore for FallbackStore {
         let mut session = self.old.load_or_empty(key).await?;
         if session.key().is_some() {
             self.note(&mut session);
+            // The new store may have another name for it.
+            let name = session.stored_name().or(session.key()).cloned();
+            session.set_stored_name(name);
             return Ok(session);
         }
         self.new.load_or_empty(key).await
@@ -196,7 +202,13 @@ impl SessionStore for FallbackStore {
     }
 
     fn stored_names(&self, key: &SessionKey) -> Vec<SessionKey> {
-        self.new.stored_names(key)
+        let mut names = self.new.stored_names(key);
+        for name in self.old.stored_names(key) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
     }
 
     async fn save(&self, session: &mut Session) -> Result<(), StoreError> {
