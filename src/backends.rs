@@ -90,6 +90,10 @@ pub enum StoreError {
     /// The store cannot tell which sessions it has.
     #[error("the sessions cannot be listed: {0}")]
     Unlisted(&'static str),
+    /// The runtime shut down while the session was being moved, by a save, from where it was stored before.
+    #[cfg(feature = "_async")]
+    #[error("the runtime shut down before the session was moved")]
+    Stopped,
     /// There is no randomness for a new key.
     #[error("no new session key could be made")]
     Random(#[from] RandomError),

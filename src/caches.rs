@@ -347,7 +347,8 @@ pub trait Cache: Send + Sync {
         Err(CacheError::Settings("this cache cannot replace a value only if it is still the same".to_owned()))
     }
 
-    /// Takes the value away. Returns whether there was one.
+    /// Takes the value away. Returns whether there was one; also `true` if there is no telling, for the connection broke off
+    /// before the answer, and the one who asks again finds none.
     ///
     /// # Errors
     /// Each [`CacheError`].

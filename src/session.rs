@@ -538,8 +538,15 @@ fn parse_moment(text: &str, settings: &Settings) -> Option<Timestamp> {
     if let Ok(moment) = PARSER.parse_timestamp(text) {
         return Some(moment);
     }
-    let local: civil::DateTime = text.parse().ok()?;
-    Some(local.to_zoned(settings.time_zone.clone()).ok()?.timestamp())
+    // Here a moment at the ends of Python's calendar, too, whatever its offset.
+    let local = text.strip_suffix('Z').unwrap_or(text).parse().ok()?;
+    Some(moment_of(local, &settings.time_zone))
+}
+
+/// The moment of a local time. Python's calendar ends a day after [`Timestamp::MAX`], which then is that moment.
+pub(crate) fn moment_of(local: civil::DateTime, zone: &TimeZone) -> Timestamp {
+    let end = if local.year() > 0 { Timestamp::MAX } else { Timestamp::MIN };
+    local.to_zoned(zone.clone()).map_or(end, |moment| moment.timestamp())
 }
 
 /// Why the stored text of a session was refused. Django takes all of these for an empty session.
@@ -695,6 +702,26 @@ mod tests {
         assert_eq!(read("\"2026-11-23T12:00:00+00:00\""), (-1, false), "downwards, as Python");
         for wrong in ["[]", "\"soon\"", "NaN", "\"\"", "{}"] {
             assert!(session(wrong).expiry(&settings).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn expiry_at_the_ends_of_pythons_calendar() {
+        let mut settings = settings();
+        for zone in ["UTC", "Pacific/Kiritimati", "America/Adak"] {
+            settings.time_zone = TimeZone::get(zone).unwrap();
+            let read = |text: &str| {
+                session(&format!("\"{text}\"")).expiry_date(&settings, at("2026-11-23T12:00:00Z"))
+            };
+            for end in ["", "+00:00", "Z", "-12:00"] {
+                let date = read(&format!("9999-12-31T23:59:59.999999{end}")).unwrap();
+                assert_eq!(date, Timestamp::MAX, "{end:?} in {zone}");
+            }
+            for start in ["", "+00:00", "Z", "+14:00"] {
+                let date = read(&format!("0001-01-01T00:00:00{start}")).unwrap();
+                assert!(date < at("0001-01-02T00:00:00Z"), "{start:?} in {zone}");
+            }
+            assert!(read("9999-12-31T24:60:00").is_err(), "no time at all");
         }
     }
 

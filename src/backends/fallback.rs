@@ -39,6 +39,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tracing::Instrument;
 
 use super::{SessionStore, StoreError};
 use crate::session::{Session, SessionKey};
@@ -64,17 +65,8 @@ impl FallbackStore {
         Self { new, old }
     }
 
-    /// Puts a session that is only in the old store into the new one, with its values of now. Returns nothing if it is not
-    /// there: it is gone, or another request has moved it between the two looks.
     async fn move_over(&self, key: &SessionKey, session: &Session) -> Result<Option<bool>, StoreError> {
-        if !self.old.exists(key).await? || !self.new.insert(key, session).await? {
-            return Ok(None);
-        }
-        let was_there = self.old.delete(key).await?;
-        if !was_there {
-            self.new.delete(key).await?;
-        }
-        Ok(Some(was_there))
+        move_over((&self.old, key), (&self.new, key), session).await
     }
 
     /// What the old store had says nothing of how the new one would have it.
@@ -82,6 +74,47 @@ impl FallbackStore {
         if self.merges() {
             session.note_values();
         }
+    }
+}
+
+/// A store, and what it knows the session by.
+type Place<'a> = (&'a Arc<dyn SessionStore>, &'a SessionKey);
+
+/// Puts a session that is only in the old place into the new one, with its values of now. Returns nothing if it is not
+/// there: it is gone, or another request has moved it between the two looks; and `false` if it was logged out meanwhile.
+pub(super) async fn move_over(
+    old: Place<'_>,
+    new: Place<'_>,
+    session: &Session,
+) -> Result<Option<bool>, StoreError> {
+    if !old.0.exists(old.1).await? {
+        return Ok(None);
+    }
+    let [old, new] = [old, new].map(|(store, key)| (store.clone(), key.clone()));
+    let session = session.draft();
+    // A task of its own, which goes on to its end whatever its caller does: a session that is in both is not logged out
+    // by a logout in between.
+    let moved = tokio::spawn(
+        async move {
+            if !new.0.insert(&new.1, &session).await? {
+                return Ok(None);
+            }
+            let deleted = old.0.delete(&old.1).await;
+            if !matches!(deleted, Ok(true)) {
+                // It was logged out meanwhile. Or there is no telling: then it is rather as it was before than in both.
+                let taken_back = new.0.delete(&new.1).await;
+                deleted?;
+                taken_back?;
+                return Ok(Some(false));
+            }
+            Ok(Some(true))
+        }
+        .in_current_span(),
+    );
+    match moved.await.map_err(tokio::task::JoinError::try_into_panic) {
+        Ok(moved) => moved,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_)) => Err(StoreError::Stopped),
     }
 }
 
@@ -130,6 +163,9 @@ impl SessionStore for FallbackStore {
         let mut session = self.old.load(key).await?;
         if session.key().is_some() {
             self.note(&mut session);
+            // The new store may have another name for it.
+            let name = session.stored_name().or(session.key()).cloned();
+            session.set_stored_name(name);
             return Ok(session);
         }
         // It may have moved between the two looks.
@@ -144,6 +180,9 @@ impl SessionStore for FallbackStore {
         let mut session = self.old.load_or_empty(key).await?;
         if session.key().is_some() {
             self.note(&mut session);
+            // The new store may have another name for it.
+            let name = session.stored_name().or(session.key()).cloned();
+            session.set_stored_name(name);
             return Ok(session);
         }
         self.new.load_or_empty(key).await
@@ -163,7 +202,13 @@ impl SessionStore for FallbackStore {
     }
 
     fn stored_names(&self, key: &SessionKey) -> Vec<SessionKey> {
-        self.new.stored_names(key)
+        let mut names = self.new.stored_names(key);
+        for name in self.old.stored_names(key) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
     }
 
     async fn save(&self, session: &mut Session) -> Result<(), StoreError> {

@@ -35,6 +35,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 
+use super::fallback::move_over;
 use super::{SessionStore, StoreError};
 use crate::session::{Session, SessionKey};
 use crate::settings::HashKeys;
@@ -115,24 +116,14 @@ impl HashedKeys {
     }
 
     /// Stores a session under the name of today that is still under the former one. A logout wins: it deletes the former
-    /// one first, and is seen here. Returns nothing if another request has just moved it.
+    /// one first, and is seen here.
     async fn move_over(
         &self,
         former: &SessionKey,
         current: &SessionKey,
         session: &Session,
     ) -> Result<Option<bool>, StoreError> {
-        if !self.store.exists(former).await? {
-            return Ok(Some(false));
-        }
-        if !self.store.insert(current, session).await? {
-            return Ok(None);
-        }
-        let was_there = self.store.delete(former).await?;
-        if !was_there {
-            self.store.delete(current).await?;
-        }
-        Ok(Some(was_there))
+        move_over((&self.store, former), (&self.store, current), session).await
     }
 }
 

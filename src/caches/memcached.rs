@@ -403,6 +403,7 @@ impl Servers {
 }
 
 /// What `mg` gives.
+#[derive(Default)]
 struct Found {
     value: Vec<u8>,
     flags: u32,
@@ -577,7 +578,7 @@ impl Command<'_> {
             Self::Delete => client.delete(key).await,
         };
         match done {
-            Ok(()) => Ok(Some(Found { value: Vec::new(), flags: 0, number: 0, life: None })),
+            Ok(()) => Ok(Some(Found::default())),
             Err(Error::Protocol(Status::NotStored | Status::NotFound)) => Ok(None),
             Err(error) => Err(error),
         }
@@ -623,6 +624,10 @@ impl Pool {
                 Err(CacheError::Memcached(Error::Io(_))) => self.idle().clear(),
                 answer => return answer,
             }
+            let answer = self.run_on(self.open().await?, key, command).await?;
+            // Of a `delete` that finds nothing there is no telling whether it was this very one.
+            let is_deleted = matches!(command, Command::Delete);
+            return Ok(answer.or_else(|| is_deleted.then(Found::default)));
         }
         self.run_on(self.open().await?, key, command).await
     }

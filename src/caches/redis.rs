@@ -176,20 +176,27 @@ impl RedisCache {
 
     /// Runs a command where values are written.
     async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CacheError> {
-        let answer = match &self.servers.primary {
-            Primary::Link(link) => link.query(Request::One(command)).await?,
+        self.query_told(command).await.map(|(answer, _)| answer)
+    }
+
+    /// The same, and whether the command may have arrived twice. Of a Cluster, where the redis crate sends again, nobody
+    /// knows.
+    async fn query_told<T: FromRedisValue>(&self, command: &Cmd) -> Result<(T, bool), CacheError> {
+        let (answer, is_second) = match &self.servers.primary {
+            Primary::Link(link) => link.query_told(Request::One(command)).await?,
             Primary::Manager(manager) => {
                 let mut manager = manager.clone();
                 match command.query_async(&mut manager).await {
                     // As in `Link::query`; the manager makes another connection.
-                    Err(error) if error.is_connection_dropped() => command.query_async(&mut manager).await,
-                    answer => answer,
+                    Err(error) if error.is_connection_dropped() => {
+                        (command.query_async(&mut manager).await.map_err(explain)?, true)
+                    }
+                    answer => (answer.map_err(explain)?, false),
                 }
-                .map_err(explain)?
             }
-            Primary::Cluster(cluster) => cluster.query(command).await?,
+            Primary::Cluster(cluster) => (cluster.query(command).await?, false),
         };
-        parsed(answer)
+        Ok((parsed(answer)?, is_second))
     }
 
     /// Runs several commands where values are written. On a Cluster, they must be about one key.
@@ -313,7 +320,8 @@ impl Cache for RedisCache {
 
     #[tracing::instrument(level = "debug", skip_all)]
     async fn delete(&self, key: &str) -> Result<bool, CacheError> {
-        self.query(cmd("DEL").arg(key)).await
+        let (deleted, is_second) = self.query_told(cmd("DEL").arg(key)).await?;
+        Ok(deleted || is_second)
     }
 
     #[tracing::instrument(level = "debug", skip_all)]

@@ -86,7 +86,6 @@ impl Session {
     }
 
     /// The values of this session and what they were, to be saved elsewhere.
-    #[cfg(feature = "file")]
     pub(crate) fn draft(&self) -> Self {
         Self { data: self.data.clone(), base: self.base.clone(), ..Self::default() }
     }

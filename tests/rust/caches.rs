@@ -111,6 +111,14 @@ mod memcached {
     }
 
     #[tokio::test]
+    async fn a_delete_whose_answer_is_lost() {
+        let Some(servers) = Servers::start(&["memcached"]) else { return };
+        let address = losing_an_answer(servers.number("memcached", "port"), b"delete").await;
+        let cache = MemcachedCache::connect(&address, TimeLimits::default()).await.unwrap();
+        owns_a_delete_whose_answer_is_lost(&cache).await;
+    }
+
+    #[tokio::test]
     async fn a_server_that_is_gone_or_hangs_is_found_out_soon() {
         let Some(servers) = Servers::start(&["memcached"]) else { return };
         let start = Instant::now();

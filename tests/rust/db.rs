@@ -32,10 +32,14 @@ mod sqlite;
 
 use std::sync::Arc;
 
+use django_sessions::backends::SessionStore;
 use django_sessions::backends::db::{DatabaseEngine, DatabaseSettings, DbStore, Pool, Vendor};
+use django_sessions::backends::manage::ManagedStore;
 use django_sessions::conformance::{self, Clock, Options};
 use django_sessions::crypto::SecretKeys;
+use django_sessions::session::{Session, SessionKey};
 use django_sessions::settings::{Secret, Settings};
+use jiff::Timestamp;
 use sqlx::AssertSqlSafe;
 
 const SQLITE: [&str; 3] = ["varchar(40)", "text", "datetime"];
@@ -88,6 +92,46 @@ fn store(pool: Pool) -> (Arc<DbStore>, Clock) {
     (Arc::new(DbStore::new(pool, settings()).with_clock(move || reader.now())), clock)
 }
 
+/// `datetime.max` is beyond `Timestamp::MAX`, and no year 0 is known to Django or PostgreSQL.
+async fn reaches_the_ends_of_pythons_calendar(store: &DbStore) {
+    let saved = async |expiry| {
+        let mut session = Session::new();
+        session.insert("_session_expiry", expiry).unwrap();
+        store.save(&mut session).await.unwrap();
+        session.key().unwrap().clone()
+    };
+    // As Django writes it, whose connections are in UTC.
+    let from_django = async |key: &SessionKey, date| {
+        let zone = if store.pool().vendor() == Vendor::Postgres { "+00" } else { "" };
+        let row = format!("expire_date = '{date}{zone}' WHERE session_key = '{}'", key.as_str());
+        run(store.pool(), format!("UPDATE django_session SET {row}")).await;
+    };
+    for end in ["9999-12-31T23:59:59.999999", "9999-12-31T23:59:59.999999+00:00"] {
+        let key = saved(end).await;
+        for by_django in [false, true] {
+            if by_django {
+                from_django(&key, "9999-12-31 23:59:59.999999").await;
+            }
+            let session = store.load(&key).await.unwrap();
+            assert_eq!(session.get::<String>("_session_expiry").unwrap().as_deref(), Some(end));
+            let ends = store.find(&key).await.unwrap().unwrap().ends.unwrap();
+            assert_eq!(ends.duration_until(Timestamp::MAX).as_secs(), 0, "{ends}");
+        }
+        store.delete(&key).await.unwrap();
+    }
+    for start in ["0001-01-01T00:00:00", "0001-01-01T00:00:00+14:00"] {
+        for by_django in [false, true] {
+            let key = saved(start).await;
+            if by_django {
+                from_django(&key, "0001-01-01 00:00:00").await;
+            }
+            assert!(store.load(&key).await.unwrap().key().is_none());
+            assert!(store.find(&key).await.unwrap().unwrap().ends.is_some());
+            assert_eq!(store.clear_expired().await.unwrap(), 1, "{start}, by Django: {by_django}");
+        }
+    }
+}
+
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn postgres_conforms() {
@@ -96,6 +140,7 @@ async fn postgres_conforms() {
     create_table(&pool, POSTGRES).await;
     let (store, clock) = store(pool);
     conformance::run(&store, &Options::new(clock)).await.unwrap();
+    reaches_the_ends_of_pythons_calendar(&store).await;
 }
 
 #[cfg(feature = "mysql")]
@@ -106,4 +151,5 @@ async fn mariadb_conforms() {
     create_table(&pool, MARIADB).await;
     let (store, clock) = store(pool);
     conformance::run(&store, &Options::new(clock)).await.unwrap();
+    reaches_the_ends_of_pythons_calendar(&store).await;
 }

@@ -20,6 +20,7 @@ use sqlx::{AssertSqlSafe, Database, Encode, Row, Type};
 use tokio::sync::{OnceCell, OwnedRwLockReadGuard, RwLock};
 
 use super::DatabaseSettings;
+use crate::session::moment_of;
 
 /// Which of the databases it is that Django keeps sessions in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -264,6 +265,7 @@ impl Pool {
 
     /// A moment as Django writes it into a column of this database, with the zone of its connection.
     pub(crate) fn moment(&self, moment: Timestamp, zone: &TimeZone) -> String {
+        let moment = moment.max(FIRST);
         match self.vendor() {
             Vendor::Postgres => moment.to_string(),
             Vendor::Sqlite | Vendor::MySql => local_text(moment, zone),
@@ -281,9 +283,8 @@ impl Pool {
 
     /// What [`read_moment`](Self::read_moment) gave, with the zone that it was written in.
     pub(crate) fn parse_moment(&self, text: &str, zone: &TimeZone) -> Option<Timestamp> {
-        let local: jiff::civil::DateTime = text.parse().ok()?;
         let zone = if self.vendor() == Vendor::Postgres { &TimeZone::UTC } else { zone };
-        Some(local.to_zoned(zone.clone()).ok()?.timestamp())
+        Some(moment_of(text.parse().ok()?, zone))
     }
 
     /// Runs a statement that gives no rows, and tells how many it touched.
@@ -400,6 +401,9 @@ impl Pool {
         })
     }
 }
+
+/// The first day that Python's calendar has in all zones: the second of the year 1. PostgreSQL reads no earlier year.
+const FIRST: Timestamp = Timestamp::constant(-62_135_510_400, 0);
 
 /// Python's `str(datetime)`: microseconds only if there are any.
 fn local_text(moment: Timestamp, zone: &TimeZone) -> String {

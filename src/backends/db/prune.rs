@@ -51,8 +51,14 @@ impl PruneStatements {
     }
 }
 
-/// Before every session.
-const BEGINNING: &str = "1000-01-01 00:00:00";
+/// Before every session: where Python's calendar begins, and in PostgreSQL also for those who are east of it.
+fn beginning(vendor: Vendor) -> String {
+    match vendor {
+        Vendor::Postgres => "-infinity",
+        Vendor::MySql | Vendor::Sqlite => "0001-01-01 00:00:00",
+    }
+    .to_owned()
+}
 
 impl DbStore {
     /// Each batch is a statement, and a transaction, of its own.
@@ -64,7 +70,7 @@ impl DbStore {
         let before = self.moment(self.before(options.older_than));
         let mut progress = PruneProgress::default();
         let mut size = u64::from(options.batch_size.max(1));
-        let mut from = BEGINNING.to_owned();
+        let mut from = beginning(self.pool.vendor());
         loop {
             let left = options.limit.map_or(u64::MAX, |max| max.saturating_sub(progress.deleted));
             let limit = size.min(left);

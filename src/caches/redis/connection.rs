@@ -87,13 +87,23 @@ impl Link {
 
     /// Runs a request. A server that is gone is looked for once.
     pub(super) async fn query(&self, request: Request<'_>) -> Result<Value, CacheError> {
+        self.query_told(request).await.map(|(answer, _)| answer)
+    }
+
+    /// The same, and whether the request may have arrived twice.
+    pub(super) async fn query_told(&self, request: Request<'_>) -> Result<(Value, bool), CacheError> {
+        let mut is_second = false;
         match self.try_query(request).await {
             // The server ended the connection since the last command (a restart, its idle timeout, a failover), or is
             // the primary no more and did nothing. Should the command have arrived all the same, then the worst is an
-            // `add` that meets its own value and calls the key taken.
-            Err(Failure { error, was_connected: true }) if is_gone(&error) => self.try_query(request).await,
+            // `add` that meets its own value and calls the key taken, or a `delete` that finds nothing any more.
+            Err(Failure { error, was_connected: true }) if is_gone(&error) => {
+                is_second = error.is_connection_dropped();
+                self.try_query(request).await
+            }
             answer => answer,
         }
+        .map(|answer| (answer, is_second))
         .map_err(|failure| failure.explain(self.limits))
     }
 

@@ -1,10 +1,11 @@
 //! What every cache must do, and what its tests need besides.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use django_sessions::caches::{Cache, TimeLimits};
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -253,6 +254,47 @@ pub(crate) async fn survives_lost_connections(cache: &dyn Cache, door: &Door) {
         assert!(cache.replace("lost", b"again", MINUTE).await.unwrap());
         assert_eq!(cache.get("lost").await.unwrap().unwrap(), b"again");
     }
+}
+
+/// A way to a server on which one answer is lost, with the connection: that to the first question with `word` in it.
+pub(crate) async fn losing_an_answer(port: u32, word: &'static [u8]) -> String {
+    let port = u16::try_from(port).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let is_lost = Arc::new(AtomicBool::new(false));
+    tokio::spawn(async move {
+        while let Ok((mut guest, _)) = listener.accept().await {
+            let is_lost = is_lost.clone();
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let (mut question, mut answer) = ([0; 4096], [0; 4096]);
+                loop {
+                    tokio::select! {
+                        Ok(length @ 1..) = guest.read(&mut question) => {
+                            let question = &question[..length];
+                            server.write_all(question).await.unwrap();
+                            let has_word = question.windows(word.len()).any(|part| part == word);
+                            if has_word && !is_lost.swap(true, Ordering::Relaxed) {
+                                server.read(&mut answer).await.unwrap();
+                                return;
+                            }
+                        }
+                        Ok(length @ 1..) = server.read(&mut answer) => guest.write_all(&answer[..length]).await.unwrap(),
+                        else => return,
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// Nobody has deleted the value but we. Over [`losing_an_answer`].
+pub(crate) async fn owns_a_delete_whose_answer_is_lost(cache: &dyn Cache) {
+    cache.set("lost", b"1", MINUTE).await.unwrap();
+    assert!(cache.delete("lost").await.unwrap());
+    assert_eq!(cache.get("lost").await.unwrap(), None);
+    assert!(!cache.delete("lost").await.unwrap());
 }
 
 pub(crate) const SHORT: TimeLimits =

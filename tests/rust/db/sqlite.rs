@@ -40,6 +40,7 @@ async fn conforms() {
     let (pool, _folder) = file().await;
     let (store, clock) = store(pool);
     conformance::run(&store, &Options::new(clock)).await.unwrap();
+    reaches_the_ends_of_pythons_calendar(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

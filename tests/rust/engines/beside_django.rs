@@ -65,10 +65,13 @@ impl Site {
         CacheStore::new(self.redis().await, KeyLayout::new("shop", 2), Format::django(), settings)
     }
 
-    async fn cached_db(&self) -> CachedDbStore {
+    async fn db(&self) -> DbStore {
         let url = format!("sqlite:{}", self.folder.path().join("db.sqlite3").display());
-        let db = DbStore::connect(&url, settings()).await.unwrap();
-        CachedDbStore::new(self.cache(settings()).await, db)
+        DbStore::connect(&url, settings()).await.unwrap()
+    }
+
+    async fn cached_db(&self) -> CachedDbStore {
+        CachedDbStore::new(self.cache(settings()).await, self.db().await)
     }
 
     fn files(&self) -> FileStore {
@@ -142,11 +145,46 @@ async fn deleted_for_both(site: &mut Site, store: &dyn SessionStore) {
     }
 }
 
+/// `datetime.max` is beyond `Timestamp::MAX`.
+async fn reaches_the_ends_of_pythons_calendar(site: &mut Site, store: &dyn SessionStore) {
+    let at = |end: &str| format!("[('set_expiry', datetime.datetime.{end}.replace(tzinfo=datetime.UTC))]");
+    let key = site.save("{'x': 1}", &at("max"));
+    let name = format!("shop:2:django.contrib.sessions.cached_db{}", key.as_str());
+    for count in 2..5 {
+        if site.servers.is_some() {
+            // cached_db reads its table then.
+            site.redis().await.delete(&name).await.unwrap();
+        }
+        let mut session = store.load(&key).await.unwrap();
+        assert_eq!(session.key(), Some(&key));
+        session.insert("x", &count).unwrap();
+        store.save(&mut session).await.unwrap();
+        let text = format!("{{'x': {count}, '_session_expiry': '9999-12-31T23:59:59.999999+00:00'}}");
+        assert_eq!(site.load(&key), text);
+        if count == 3 {
+            site.ask("change", &key, "{'x': 1}").unwrap();
+        }
+    }
+    assert_eq!(store.clear_expired().await.unwrap(), 0);
+    let key = site.save("{}", &at("min"));
+    assert!(store.load(&key).await.unwrap().key().is_none());
+}
+
+#[tokio::test]
+async fn db() {
+    let Some(mut site) = Site::open("db", json!({})) else { return };
+    let store = site.db().await;
+    one_key_changes(&mut site, &store, PLAIN).await;
+    deleted_for_both(&mut site, &store).await;
+    reaches_the_ends_of_pythons_calendar(&mut site, &store).await;
+}
+
 #[tokio::test]
 async fn cache() {
     let Some(mut site) = Site::open("cache", json!({})) else { return };
     let store = site.cache(settings()).await;
     one_key_changes(&mut site, &store, PLAIN).await;
+    reaches_the_ends_of_pythons_calendar(&mut site, &store).await;
     let key = one_key_changes(&mut site, &store, PICKLED).await;
     deleted_for_both(&mut site, &store).await;
 
@@ -169,6 +207,7 @@ async fn cached_db() {
     let store = site.cached_db().await;
     let key = one_key_changes(&mut site, &store, PLAIN).await;
     deleted_for_both(&mut site, &store).await;
+    reaches_the_ends_of_pythons_calendar(&mut site, &store).await;
 
     // Either reads from the table what the cache lost, and the other then finds it in the cache.
     let cache = site.redis().await;
@@ -199,6 +238,7 @@ async fn file() {
     let store = site.files();
     one_key_changes(&mut site, &store, PLAIN).await;
     deleted_for_both(&mut site, &store).await;
+    reaches_the_ends_of_pythons_calendar(&mut site, &store).await;
     // Seconds that have passed end it for neither.
     let key = site.save("{}", "[('set_expiry', 1)]");
     let over = site.save("{'_session_expiry': -1}", "[]");

@@ -1,11 +1,13 @@
 //! Two stores while sessions move from one to the other: each pair conforms, sessions move, and a logout wins.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use django_sessions::backends::cache::CacheStore;
 use django_sessions::backends::fallback::FallbackStore;
 use django_sessions::backends::file::FileStore;
-use django_sessions::backends::hashed_keys::HashedKeys;
+use django_sessions::backends::hashed_keys::{HashedKeys, hashed_name};
 use django_sessions::backends::{SessionStore, StoreError};
 use django_sessions::caches::KeyLayout;
 use django_sessions::caches::format::Format;
@@ -14,6 +16,7 @@ use django_sessions::conformance::{Capabilities, Clock};
 use django_sessions::session::{Session, SessionKey};
 use django_sessions::settings::{Engine, FallbackSettings, HashKeys};
 use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
 
 use super::hashed_keys::{cart, saved};
 use super::{caches, conforms, options, settings};
@@ -150,6 +153,111 @@ async fn a_logout_wins_while_many_move() {
         });
         tasks.join_all().await;
         assert_eq!(site.places(&key).await, (false, false), "round {round}");
+    }
+}
+
+/// A store on a network: it deletes a moment later than it is asked to, or fails.
+struct Far {
+    store: CacheStore,
+    fails: AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl SessionStore for Far {
+    async fn exists(&self, key: &SessionKey) -> Result<bool, StoreError> {
+        self.store.exists(key).await
+    }
+
+    async fn insert(&self, key: &SessionKey, session: &Session) -> Result<bool, StoreError> {
+        self.store.insert(key, session).await
+    }
+
+    async fn update(&self, key: &SessionKey, session: &Session) -> Result<bool, StoreError> {
+        self.store.update(key, session).await
+    }
+
+    async fn load(&self, key: &SessionKey) -> Result<Session, StoreError> {
+        self.store.load(key).await
+    }
+
+    async fn delete(&self, key: &SessionKey) -> Result<bool, StoreError> {
+        sleep(Duration::from_millis(30)).await;
+        match self.fails.swap(false, Ordering::Relaxed) {
+            true => Err(StoreError::File(std::io::Error::other("out of reach"))),
+            false => self.store.delete(key).await,
+        }
+    }
+
+    async fn clear_expired(&self) -> Result<u64, StoreError> {
+        self.store.clear_expired().await
+    }
+}
+
+/// What moves sessions, and where from and to.
+struct Move {
+    store: Arc<dyn SessionStore>,
+    old: Arc<Far>,
+    new: Arc<Far>,
+    new_name: fn(&SessionKey) -> SessionKey,
+}
+
+impl Move {
+    fn each() -> [Self; 2] {
+        let far = || {
+            let cache = Arc::new(LocMemCache::open(&LocMemSettings::default()).unwrap());
+            let store = CacheStore::new(cache, KeyLayout::default(), Format::django(), settings());
+            Arc::new(Far { store, fails: false.into() })
+        };
+        let (one, old, new) = (far(), far(), far());
+        let hashed = Arc::new(HashedKeys::new(one.clone(), HashKeys::Sha256));
+        let fallback = Arc::new(FallbackStore::new(new.clone(), old.clone()));
+        [
+            Self { store: hashed, old: one.clone(), new: one, new_name: hashed_name },
+            Self { store: fallback, old, new, new_name: SessionKey::clone },
+        ]
+    }
+
+    /// Whether the session is in the old place, and in the new one.
+    async fn places(&self, key: &SessionKey) -> (bool, bool) {
+        let new_name = (self.new_name)(key);
+        (self.old.exists(key).await.unwrap(), self.new.exists(&new_name).await.unwrap())
+    }
+
+    /// A session that is saved, but in the midst of its move the client hangs up.
+    async fn begun(&self) -> SessionKey {
+        let key = saved(&self.old.store).await;
+        let mut session = self.store.load(&key).await.unwrap();
+        assert!(timeout(Duration::from_millis(10), self.store.save(&mut session)).await.is_err());
+        assert_eq!(self.places(&key).await, (true, true), "it is on its way");
+        key
+    }
+}
+
+#[tokio::test]
+async fn a_move_that_is_begun_is_finished() {
+    for site in Move::each() {
+        let key = site.begun().await;
+        sleep(Duration::from_millis(200)).await;
+        assert_eq!(site.places(&key).await, (false, true));
+        assert_eq!(cart(&*site.store, &key).await.as_deref(), Some("tea"));
+
+        let key = site.begun().await;
+        site.store.delete(&key).await.unwrap();
+        sleep(Duration::from_millis(200)).await;
+        assert_eq!(site.places(&key).await, (false, false), "it was logged out meanwhile");
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_cannot_be_taken_out_stays_where_it_was() {
+    for site in Move::each() {
+        let key = saved(&site.old.store).await;
+        let mut session = site.store.load(&key).await.unwrap();
+        site.old.fails.store(true, Ordering::Relaxed);
+        assert!(matches!(site.store.save(&mut session).await, Err(StoreError::File(_))));
+        assert_eq!(site.places(&key).await, (true, false));
+        site.store.save(&mut session).await.unwrap();
+        assert_eq!(site.places(&key).await, (false, true));
     }
 }
 

@@ -18,6 +18,17 @@ async fn lost_connections_are_made_again() {
 }
 
 #[tokio::test]
+async fn a_delete_whose_answer_is_lost() {
+    let Some(servers) = Servers::start(&["redis"]) else { return };
+    let url =
+        async || format!("redis://{}/0", losing_an_answer(servers.number("redis", "port"), b"DEL").await);
+    owns_a_delete_whose_answer_is_lost(&open(&RedisSettings::new(url().await)).await).await;
+    let client = redis::Client::open(url().await).unwrap();
+    let manager = redis::aio::ConnectionManager::new(client).await.unwrap();
+    owns_a_delete_whose_answer_is_lost(&RedisCache::new(manager)).await;
+}
+
+#[tokio::test]
 async fn a_server_that_is_gone_or_hangs_is_found_out_soon() {
     let Some(servers) = Servers::start(&["redis"]) else { return };
     let start = Instant::now();
