@@ -9,7 +9,7 @@ import contextlib
 import os
 import random
 import threading
-from collections import Counter
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 
 import databases
@@ -376,12 +376,10 @@ def test_an_answer_that_slips_to_the_next_is_seen(over_redis, monkeypatch):
 
     def call(self, command):
         future = real_call(self, command)
-        entry = self.waiting[-1]
 
         def give_up(future):
             if future.cancelled():
-                with contextlib.suppress(ValueError):
-                    self.waiting.remove(entry)
+                self.waiting = deque(entry for entry in self.waiting if entry[0] is not future)
 
         future.add_done_callback(give_up)
         return future

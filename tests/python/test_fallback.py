@@ -144,6 +144,20 @@ def test_a_logout_holds_in_both(site, new, old, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("new", "old"), PAIRS)
+def test_what_is_in_neither_is_not_made_by_a_save(site, new, old, way):
+    engine, old_engine = site(new, old)
+
+    def save(session):
+        with pytest.raises(UpdateError):
+            way(session).save()
+        return session.session_key == "n" * 32, session.accessed
+
+    assert save(engine("n" * 32)) == save(fallback.open_store(engine, "n" * 32))
+    assert (in_store(engine, "n" * 32), in_store(old_engine, "n" * 32)) == (False, False)
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_a_new_key_leaves_nothing_behind(site, way):
     engine, old_engine = site("cache", "db")
     key = made(old_engine, who="ada")

@@ -58,6 +58,8 @@ def engine(request, transactional_db, tmp_path):
         for attribute in ("_storage_path",):
             with contextlib.suppress(AttributeError):
                 delattr(engine, attribute)
+        # Another test's session, under its key, would be a thief's.
+        caches["default"].clear()
         yield engine
         caches["default"].clear()
         with contextlib.suppress(AttributeError):

@@ -567,6 +567,21 @@ def test_what_was_saved_in_the_new_store_is_not_overwritten(sqlite, cache):
 
 
 @pytest.mark.parametrize("target", ["cache", "file"])
+def test_sessions_under_hashed_names_are_copied(sqlite, cache, settings, folder, target):
+    settings.RUST_SESSIONS = {"HASH_KEYS": "sha256"}
+    settings.SESSION_ENGINE = f"{OURS}db"
+    session = import_module(settings.SESSION_ENGINE).SessionStore()
+    session["cart"] = ["tea"]
+    session.save()
+    assert "1 session copied" in run("migrate", "--from", "db", "--to", target)
+    copied = import_module(OURS + target).SessionStore(session.session_key)
+    assert copied["cart"] == ["tea"]
+    Session.objects.all().delete()
+    assert "1 session copied" in run("migrate", "--from", target, "--to", "db")
+    assert content(store_of("db")).keys() == {session.stored_name}
+
+
+@pytest.mark.parametrize("target", ["cache", "file"])
 def test_a_logout_between_the_reading_and_the_copy_holds(
     sqlite, cache, folder, monkeypatch, target
 ):

@@ -139,7 +139,9 @@ class FallbackMixin:
     _old_engine: type[Any]
     # Django's.
     session_key: Any
+    accessed: bool
     _session_key: Any
+    _session_cache: Any
     _get_session: Any
     _aget_session: Any
 
@@ -180,13 +182,14 @@ class FallbackMixin:
             plain.create()
 
     def save(self, must_create: bool = False) -> None:
-        key = self.session_key
+        key, accessed = self.session_key, self.accessed
         if key is None:
             return self.create()
         if must_create and self._old_exists(key):
             raise CreateError
         # Before the engine does, which would not look into the old store.
         self._get_session(no_load=must_create)
+        self._leave_unfound(key, accessed)
         plain = self._plain
         try:
             return plain.save(must_create)  # type: ignore[no-any-return]
@@ -202,6 +205,13 @@ class FallbackMixin:
             plain.delete(key)
             raise UpdateError
         return None
+
+    def _leave_unfound(self, key: Any, accessed: bool) -> None:
+        """A session in neither store, as it was before it was looked for: the engine finds that out
+        again, and what it makes of it is as without a fallback."""
+        if self.session_key is None:
+            self._session_key, self.accessed = key, accessed
+            del self._session_cache
 
     def delete(self, session_key: Any = None) -> None:
         key = self.session_key if session_key is None else session_key
@@ -241,12 +251,13 @@ class FallbackMixin:
 
         @finishes
         async def asave(self, must_create: bool = False) -> None:
-            key = self.session_key
+            key, accessed = self.session_key, self.accessed
             if key is None:
                 return await self.acreate()
             if must_create and await sync_to_async(self._old_exists)(key):
                 raise CreateError
             await self._aget_session(no_load=must_create)
+            self._leave_unfound(key, accessed)
             plain = self._plain
             try:
                 return await plain.asave(must_create)  # type: ignore[no-any-return]

@@ -697,7 +697,7 @@ class FileStore(Store):
         return [self._add(record) for record in records]
 
     def _add(self, record: Record) -> bool | None:
-        if not set(record.name) <= set(VALID_KEY_CHARS):
+        if not set(record.name.removeprefix("sha256$")) <= set(VALID_KEY_CHARS):
             return None
         expires = record.expires or timezone.now() + self.age
         text = self.session.encode(record.data or {})
