@@ -343,9 +343,12 @@ pub trait SessionStore: Send + Sync {
         let old = session.key().cloned();
         if let Some(old) = &old
             && self.merges()
-            && session.has_base()
+            && let Some(mut loaded) = session.as_loaded()
+            // By its save it becomes what is stored where saves go, which a replica may not know yet; and nothing of ours
+            // gets to the old key. Who was logged out meanwhile and logs in now starts with what there was, as with Django.
+            && self.replace(old, &mut loaded).await?
         {
-            session.catch_up(self.load_or_empty(old).await?);
+            session.catch_up(loaded);
         }
         self.create(session).await?;
         match old {

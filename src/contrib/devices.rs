@@ -303,13 +303,12 @@ impl Devices {
     where
         S: SessionStore + ?Sized,
     {
-        let kept = match keep {
-            Some(session) => Some(visit::stored_name(store, session).ok_or(StoreError::NothingToKeep)?),
-            None => None,
-        };
+        if keep.is_some_and(|session| visit::stored_name(store, session).is_none()) {
+            return Err(StoreError::NothingToKeep);
+        }
         let mut ended = 0;
         for device in self.rows(&user.id).await? {
-            if Some(device.session_key.as_str()) != kept.as_ref().map(SessionKey::as_str) {
+            if !keep.is_some_and(|session| device.is_of(store, session)) {
                 self.end_session(store, &device).await?;
                 ended += 1;
             }
@@ -425,7 +424,7 @@ impl Device {
     where
         S: SessionStore + ?Sized,
     {
-        visit::stored_name(store, session).as_ref() == Some(&self.session_key)
+        visit::is_named(store, session, &self.session_key)
     }
 }
 

@@ -106,12 +106,15 @@ impl Session {
         goes_on
     }
 
-    /// The session becomes what was just loaded under its key, with our changes over it. Who was logged out meanwhile, and
-    /// now logs in, starts with what there was, as with Django.
-    pub(crate) fn catch_up(&mut self, fresh: Self) {
-        if fresh.key == self.key {
-            self.put_over(fresh.data);
-        }
+    /// The session without our changes.
+    pub(crate) fn as_loaded(&self) -> Option<Self> {
+        let base = self.base.clone()?;
+        Some(Self { key: self.key.clone(), data: base.data.clone(), base: Some(base), ..Self::default() })
+    }
+
+    /// [`put_over`](Self::put_over) what this has become.
+    pub(crate) fn catch_up(&mut self, loaded: Self) {
+        self.put_over(loaded.data);
     }
 
     /// The session becomes what is stored now, with our changes over it. `false` if it is another's now, or nobody's: a

@@ -144,9 +144,10 @@ def test_a_logout_holds_in_both(site, new, old, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("options", [{}, {"HASH_KEYS": "sha256"}], ids=["plain", "hashed"])
 @pytest.mark.parametrize(("new", "old"), PAIRS)
-def test_what_is_in_neither_is_not_made_by_a_save(site, new, old, way):
-    engine, old_engine = site(new, old)
+def test_what_is_in_neither_is_not_made_by_a_save(site, new, old, options, way):
+    engine, old_engine = site(new, old, **options)
 
     def save(session):
         with pytest.raises(UpdateError):
@@ -155,6 +156,7 @@ def test_what_is_in_neither_is_not_made_by_a_save(site, new, old, way):
 
     assert save(engine("n" * 32)) == save(fallback.open_store(engine, "n" * 32))
     assert (in_store(engine, "n" * 32), in_store(old_engine, "n" * 32)) == (False, False)
+    assert Session.objects.count() == 0
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -14,6 +14,7 @@ import pytest
 import redis
 from differential import outcome
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
+from django.contrib.sessions.models import Session
 from django.core.cache import InvalidCacheKey, caches
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, transaction
@@ -237,6 +238,45 @@ def test_what_others_saved_comes_along_to_the_new_key_async(engine, event_loop_r
     other.save()
     event_loop_runner(one.acycle_key())
     assert stored(engine, one.session_key) == {"cart": ["tea", "jam"]}
+
+
+def test_what_was_loaded_and_not_looked_at_gets_a_new_key(engine):
+    key = make(engine, cart=["tea"])
+    session = engine(key)
+    session.load()
+    session.cycle_key()
+    assert stored(engine, session.session_key) == {"cart": ["tea"]}
+
+
+class ToReplica:
+    def db_for_read(self, model, **hints):
+        return "replica"
+
+    def db_for_write(self, model, **hints):
+        return "default"
+
+
+@pytest.mark.parametrize("name", ["db", "cached_db"])
+def test_a_new_key_does_not_go_back_to_what_a_replica_has(
+    name, request, tmp_path, django_db_blocker
+):
+    """What this request has saved itself is not undone because the replica has not heard of it."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(django_db_blocker.unblock())
+        for alias in ("default", "replica"):
+            at = databases.sqlite_file(tmp_path / alias)
+            stack.enter_context(databases.database(alias, at))
+        cache = cache_on("locmem", request)
+        engine = stack.enter_context(on(name, {"MERGE": True}, cache, tmp_path))
+        stack.enter_context(override_settings(DATABASE_ROUTERS=[ToReplica()]))
+        key = make(engine, cart=["tea"])
+        Session.objects.using("replica").bulk_create(Session.objects.using("default").all())
+        session = engine(key)
+        session["cart"] = ["tea", "jam"]
+        session.save()
+        session.cycle_key()
+        row = Session.objects.using("default").get(session_key=session.session_key)
+        assert row.get_decoded() == {"cart": ["tea", "jam"]}
 
 
 def test_who_was_logged_out_meanwhile_has_a_new_key_all_the_same(engine):
@@ -644,6 +684,19 @@ def test_from_the_fallback_engine(store, request, tmp_path, transactional_db):
         one.save()
         other.save()
         assert stored(engine, key) == {"cart": ["tea"], "a": 1, "b": 2}
+
+
+@pytest.mark.not_with("HASH_KEYS=sha256", "it begins without")
+def test_a_new_key_where_it_does_nothing(request, tmp_path, transactional_db):
+    old = import_module("django_rust_sessions.backends.db").SessionStore
+    key = make(old, cart=["tea"])
+    options = {"MERGE": True, "FALLBACK_ENGINE": "django_rust_sessions.backends.db"}
+    with on("cache", options, cache_on("locmem", request), tmp_path) as engine:
+        session = engine(key)
+        session["a"] = 1
+        session.cycle_key()
+        assert stored(engine, session.session_key) == {"cart": ["tea"], "a": 1}
+        assert stored(engine, key) == {}
 
 
 def test_the_check_says_where_it_does_nothing(request, tmp_path):

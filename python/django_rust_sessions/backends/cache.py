@@ -218,6 +218,9 @@ class CacheSessionStore(merge.MergeMixin, CodecMixin, CacheMixin, DjangoSessionS
                 await self._native.adelete(self.cache_key_prefix + key)
             return None
 
+    def _as_loaded(self) -> Any:
+        return None if self._native is None else super()._as_loaded()
+
     def _read_back(self, data: dict[str, Any]) -> dict[str, Any]:
         cache: Any = self._native
         return cache.decode(cache.to_bytes(data))  # type: ignore[no-any-return]

@@ -189,8 +189,9 @@ class FallbackMixin:
             raise CreateError
         # Before the engine does, which would not look into the old store.
         self._get_session(no_load=must_create)
-        self._leave_unfound(key, accessed)
         plain = self._plain
+        if self._is_nowhere(key, accessed):
+            return plain.save()  # type: ignore[no-any-return]
         try:
             return plain.save(must_create)  # type: ignore[no-any-return]
         except UpdateError:
@@ -206,12 +207,14 @@ class FallbackMixin:
             raise UpdateError
         return None
 
-    def _leave_unfound(self, key: Any, accessed: bool) -> None:
-        """A session in neither store, as it was before it was looked for: the engine finds that out
-        again, and what it makes of it is as without a fallback."""
-        if self.session_key is None:
-            self._session_key, self.accessed = key, accessed
-            del self._session_cache
+    def _is_nowhere(self, key: Any, accessed: bool) -> bool:
+        """Whether neither store has it. Then it is again as before the look: the engine finds that
+        out itself, and what it makes of it is as without a fallback."""
+        if self.session_key is not None:
+            return False
+        self._session_key, self.accessed = key, accessed
+        del self._session_cache
+        return True
 
     def delete(self, session_key: Any = None) -> None:
         key = self.session_key if session_key is None else session_key
@@ -257,8 +260,9 @@ class FallbackMixin:
             if must_create and await sync_to_async(self._old_exists)(key):
                 raise CreateError
             await self._aget_session(no_load=must_create)
-            self._leave_unfound(key, accessed)
             plain = self._plain
+            if self._is_nowhere(key, accessed):
+                return await plain.asave()  # type: ignore[no-any-return]
             try:
                 return await plain.asave(must_create)  # type: ignore[no-any-return]
             except UpdateError:

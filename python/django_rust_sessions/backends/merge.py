@@ -19,6 +19,7 @@ from django.db import connections, router, transaction
 
 from ..conf import option
 from ..exceptions import SessionConflict
+from .base import HAS_ASYNC
 
 try:
     import fcntl
@@ -77,28 +78,33 @@ def note_values(store: Any, data: dict[str, Any], cached: Any = None) -> None:
 class MergeMixin:
     """Goes before a session engine in the bases of a class."""
 
-    session_key: Any
-
     def cycle_key(self) -> None:
-        if is_on(self, must_create=False):
-            fresh = type(self)(self.session_key)  # type: ignore[call-arg]
-            fresh.load()  # type: ignore[attr-defined]
-            self._catch_up(fresh)
-        super().cycle_key()  # type: ignore[misc]
-
-    async def acycle_key(self) -> None:
-        if is_on(self, must_create=False):
-            fresh = type(self)(self.session_key)  # type: ignore[call-arg]
-            await fresh.aload()  # type: ignore[attr-defined]
-            self._catch_up(fresh)
-        await super().acycle_key()  # type: ignore[misc]
-
-    def _catch_up(self, fresh: Any) -> None:
         """What others have saved since comes along to the new key. Who was logged out meanwhile
         and logs in now starts with what there was, as with Django."""
-        if fresh.session_key == self.session_key and getattr(fresh, "_base", None) is not None:
+        if (loaded := self._as_loaded()) is not None:
             with contextlib.suppress(UpdateError):
-                rebase(self, fresh._base.stored, fresh._base.read)
+                loaded.save()
+                rebase(self, loaded._base.stored, loaded._base.read)
+        super().cycle_key()  # type: ignore[misc]
+
+    if HAS_ASYNC:
+
+        async def acycle_key(self) -> None:
+            if (loaded := self._as_loaded()) is not None:
+                with contextlib.suppress(UpdateError):
+                    await loaded.asave()
+                    rebase(self, loaded._base.stored, loaded._base.read)
+            await super().acycle_key()  # type: ignore[misc]
+
+    def _as_loaded(self) -> Any:
+        """This session without our changes. By its save it becomes what is stored where saves go,
+        which a replica may not know yet; and nothing of ours gets to the old key."""
+        if not (is_on(self, must_create=False) and hasattr(self, "_session_cache")):
+            return None
+        loaded: Any = object.__new__(type(self))
+        loaded.__dict__.update(self.__dict__)
+        loaded._session_cache = loaded._base.read()
+        return loaded
 
     def _read_back(self, data: dict[str, Any]) -> dict[str, Any]:
         """As it comes out of the store again: lists for tuples, say."""

@@ -83,6 +83,7 @@ impl Visit {
         S: SessionStore + ?Sized,
     {
         let old = client.cookie.as_ref().filter(|key| session.modified() && session.key() != Some(*key));
+        let old = old.filter(|key| is_told_apart(key));
         let old_names = old.map(|key| names(store, key)).unwrap_or_default();
         let user = user_id_of(session).and_then(|id| UserId::parse(&id, pk_type));
         let (Some(user), Some(name)) = (user, stored_name(store, session)) else {
@@ -131,6 +132,20 @@ where
     found.or(names.first()).cloned()
 }
 
+/// Whether no database takes this for another key. A cookie is what a visitor wants it to be: with his own key in capitals,
+/// a thief would take his row out of the list that MySQL keeps, and not be signed out with the others.
+fn is_told_apart(key: &SessionKey) -> bool {
+    key.as_str().bytes().all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase())
+}
+
+/// Whether a row of that name is the session's: under another of its names, until its next visit.
+pub(super) fn is_named<S>(store: &S, session: &Session, name: &SessionKey) -> bool
+where
+    S: SessionStore + ?Sized,
+{
+    session.key().is_some_and(|key| names(store, key).contains(name))
+}
+
 /// All names that a row may have for the session with that key; none for what no row can hold.
 pub(super) fn names<S>(store: &S, key: &SessionKey) -> Vec<SessionKey>
 where
@@ -141,4 +156,20 @@ where
         !name.contains('\0') && name.chars().nth(MAX_KEY).is_none()
     };
     store.stored_names(key).into_iter().filter(fits).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_mysql_takes_for_another_key_names_no_row() {
+        let key = |text: &str| SessionKey::new(text).unwrap();
+        assert!(is_told_apart(&key("k2v0mbgj1z6d5kq0vw1cyq3uox5a2s9e")));
+        for other in
+            ["K2v0mbgj1z6d5kq0", "\u{212a}2v0mbgj1z6d5kq0", "k2v0mbgj1z6d5kq0 ", "\0k2v0mbgj1z6d5kq0"]
+        {
+            assert!(!is_told_apart(&key(other)), "{other:?}");
+        }
+    }
 }

@@ -33,6 +33,12 @@ async fn a_row_moves_with_its_session() {
         assert_eq!((read.len(), &read[0]["key"]), (1, &json!(key)), "{framework:?}: it was only read");
         assert_eq!(site.listed(&username).len(), 1);
 
+        // The row of a session that has moved is still its own.
+        let mut session = site.load(&key).await;
+        site.store.save(&mut session).await.unwrap();
+        let user = site.user(&username).await;
+        assert_eq!(site.devices.end_all_sessions(&*site.store, &user, Some(&session)).await.unwrap(), 0);
+
         framework.get(&site, &mut browser, "/cart").await; // saves it, within the minute
         let saved = site.rows(&username);
         assert_eq!((saved.len(), &saved[0]["id"]), (1, &row["id"]), "{framework:?}");

@@ -134,7 +134,7 @@ async fn while_connections_are_killed() {
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     let cache = open(&one(&servers)).await;
     let killer = std::thread::spawn(move || {
-        let (mut killed, mut connection) = (0, direct(port));
+        let (mut killed, mut connection) = (0, direct(port).unwrap());
         while stopped.recv_timeout(Duration::from_millis(5)).is_err() {
             let words = ["KILL", "TYPE", "normal", "SKIPME", "yes"];
             let count: u32 = ::redis::cmd("CLIENT").arg(&words).query(&mut connection).unwrap();

@@ -1,6 +1,6 @@
 //! Settings for each shape of Redis, and talking to its servers behind the cache's back.
 
-use ::redis::{Connection, FromRedisValue};
+use ::redis::{Connection, FromRedisValue, RedisResult};
 use django_sessions::caches::redis::{RedisCache, RedisSettings};
 
 use super::Servers;
@@ -41,8 +41,8 @@ pub(crate) async fn open(settings: &RedisSettings) -> RedisCache {
 }
 
 /// A connection of the test's own.
-pub(crate) fn direct(port: u32) -> Connection {
-    ::redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap().get_connection().unwrap()
+pub(crate) fn direct(port: u32) -> RedisResult<Connection> {
+    ::redis::Client::open(format!("redis://127.0.0.1:{port}"))?.get_connection()
 }
 
 /// What a server answers to a line.
@@ -52,7 +52,7 @@ pub(crate) fn say<T: FromRedisValue>(port: u32, line: &str) -> T {
 
 /// What a server answers to words that may have spaces in them.
 pub(crate) fn say_words<T: FromRedisValue>(port: u32, words: &[&str]) -> T {
-    ::redis::cmd(words[0]).arg(&words[1..]).query(&mut direct(port)).unwrap()
+    ::redis::cmd(words[0]).arg(&words[1..]).query(&mut direct(port).unwrap()).unwrap()
 }
 
 /// How often a server was asked for a value.
