@@ -19,13 +19,15 @@ import hypothesis
 import pytest
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.models import UserManager
-from django.contrib.sessions.backends import cache, db, file, signed_cookies
+from django.contrib.sessions.backends import cache, cached_db, db, file, signed_cookies
 from django.contrib.sessions.backends.base import SessionBase
+from django.core.cache import caches
 from django.core.management import CommandError, call_command
 from django.db import connections, models
 from django.db.utils import ConnectionHandler
 from django.test import override_settings
 from django.test.utils import isolate_apps
+from django_rust_sessions.backends.cache import SessionStore as RustCache
 from django_rust_sessions.backends.file import SessionStore as RustFile
 from django_rust_sessions.management.commands.export_session_settings import Command
 from django_rust_sessions.management.export import auth as export_auth
@@ -226,6 +228,85 @@ def test_engines_that_are_refused(engine):
     assert "ImproperlyConfigured: The session storage path" in refusal(
         SESSION_ENGINE=f"{DJANGO}.file", SESSION_FILE_PATH="/nowhere/at/all"
     )
+
+
+class OwnCache(cache.SessionStore):
+    def __init__(self, session_key=None):
+        super().__init__(session_key)
+        self._cache = caches["sessions"]
+
+
+class OwnRustCache(RustCache):
+    def __init__(self, session_key=None):
+        super().__init__(session_key)
+        self._cache = caches["sessions"]
+
+
+class OwnCacheKey(cached_db.SessionStore):
+    @property
+    def cache_key(self):
+        return "v2-" + self.cache_key_prefix + self._get_or_create_session_key()
+
+
+class PrefixOfTenant(cache.SessionStore):
+    @property
+    def cache_key_prefix(self):
+        return "tenant"
+
+
+class OwnAsyncLoad(db.SessionStore):
+    async def aload(self):
+        return {}
+
+
+class OwnFile(file.SessionStore):
+    def _key_to_file(self, session_key=None):
+        return super()._key_to_file(session_key) + ".session"
+
+    def delete(self, session_key=None):
+        super().delete(session_key)
+
+
+TWO_CACHES = {
+    alias: {"BACKEND": REDIS, "LOCATION": f"redis://{alias}"} for alias in ("default", "sessions")
+}
+
+
+@pytest.mark.parametrize("store", [OwnCache, OwnRustCache])
+def test_an_engine_with_a_cache_of_its_own(engine, store):
+    own = engine(store)
+    sentence = refusal(CACHES=TWO_CACHES, **own)
+    assert f"{store.__name__} takes another cache than 'default'" in sentence
+    assert "Name the alias of its cache in SESSION_CACHE_ALIAS." in sentence
+    tree = export(CACHES=TWO_CACHES, SESSION_CACHE_ALIAS="sessions", **own)
+    assert tree["session_cache_alias"] == "sessions"
+
+
+@pytest.mark.not_with("HASH_KEYS", "the exported settings say so")
+def test_a_fallback_with_a_cache_of_its_own(engine):
+    fallback = {"FALLBACK_ENGINE": engine(OwnCache)["SESSION_ENGINE"]}
+    settings = {"SESSION_ENGINE": f"{OURS}.db", "CACHES": TWO_CACHES}
+    assert "Name the alias of its cache in RUST_SESSIONS['FALLBACK_CACHE_ALIAS']." in refusal(
+        RUST_SESSIONS=fallback, **settings
+    )
+    # In which open_store() then puts them, whatever the class says.
+    for alias in TWO_CACHES:
+        tree = export(RUST_SESSIONS={**fallback, "FALLBACK_CACHE_ALIAS": alias}, **settings)
+        assert tree["fallback"]["session_cache_alias"] == alias
+
+
+@pytest.mark.parametrize(
+    ("store", "names"),
+    [
+        (OwnCacheKey, "cache_key"),
+        (PrefixOfTenant, "cache_key_prefix as a property"),
+        (OwnAsyncLoad, "aload"),
+        (OwnFile, "_key_to_file, delete"),
+    ],
+)
+def test_engines_that_look_elsewhere(engine, store, names, tmp_path):
+    settings = {"CACHES": TWO_CACHES, "SESSION_FILE_PATH": str(tmp_path), **engine(store)}
+    assert f"{store.__name__} has its own {names}, so that it looks" in refusal(**settings)
 
 
 class Router:

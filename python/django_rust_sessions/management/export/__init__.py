@@ -8,6 +8,7 @@ from django.apps import apps
 from django.conf import settings
 from django.contrib.sessions.backends import cache, cached_db, db, file, signed_cookies
 from django.contrib.sessions.serializers import JSONSerializer
+from django.core.cache import caches as django_caches
 from django.db import router
 from django.utils.module_loading import import_string
 
@@ -33,6 +34,9 @@ ENGINES = {
 }
 # What decides what is stored. Classes of Django and of this package have their own.
 FORMAT = ("encode", "decode", "serializer", "_hash", "_legacy_decode", "_get_session_key")
+# What decides where it is stored, and whether it is there.
+PLACE = ("cache_key", "acache_key", "_key_to_file", "_get_session_from_db", "_aget_session_from_db")
+PLACE += ("load", "save", "exists", "delete", "aload", "asave", "aexists", "adelete")
 
 
 def export(report: Report, engine_name: str = "") -> dict[str, Any]:
@@ -59,6 +63,7 @@ def export(report: Report, engine_name: str = "") -> dict[str, Any]:
         if option("MERGE"):
             tree["merge"] = True
     alias = settings.SESSION_CACHE_ALIAS
+    _check_cache(kind, store, alias, "SESSION_CACHE_ALIAS")
     place = _place(kind, store, alias, caches, databases, report)
     fallback = None
     if isinstance(store, CodecMixin) and option("FALLBACK_ENGINE") and not engine_name:
@@ -110,6 +115,7 @@ def _fallback(caches: dict[str, Any], databases: set[str], report: Report) -> di
     _check_format(engine, kind)
     _store(engine, alias)
     store = open_store(engine, None, option("FALLBACK_CACHE_ALIAS"))
+    _check_cache(kind, store, alias, "RUST_SESSIONS['FALLBACK_CACHE_ALIAS']")
     return {
         "session_engine": kind,
         "key_salt": store.key_salt,
@@ -174,13 +180,24 @@ def _is_known(module: str) -> bool:
 
 
 def _check_format(engine: Any, kind: str) -> None:
-    """Refuses what would make Rust read or write other bytes than Django."""
+    """Refuses what would make Rust read or write other bytes than Django, or elsewhere."""
     for each in engine.__mro__:
         own = [name for name in FORMAT if name in vars(each)]
         if own and not _is_known(each.__module__):
             raise Refused(
                 f"{dotted_path(each)} has its own {', '.join(own)}, so that it stores sessions "
                 "in a format of the project's own, which the Rust crate cannot follow."
+            )
+        own = [name for name in PLACE if name in vars(each)]
+        if isinstance(vars(each).get("cache_key_prefix"), property):
+            # What it is now, it may not be for the next session.
+            own.append("cache_key_prefix as a property")
+        if own and not _is_known(each.__module__):
+            raise Refused(
+                f"{dotted_path(each)} has its own {', '.join(own)}, so that it looks for sessions "
+                "otherwise than Django's engine, which the Rust crate cannot follow. Take it out "
+                "for sessions that Rust is to share. The class may have a key_salt, a "
+                "cache_key_prefix that is text, a session model and a cookie age of its own."
             )
     if kind == "cache" or import_string(settings.SESSION_SERIALIZER) is JSONSerializer:
         return  # The cache engine has no use for it.
@@ -189,6 +206,15 @@ def _check_format(engine: Any, kind: str) -> None:
         f"JSON as Django's own serializer does: set SESSION_SERIALIZER = {SERIALIZER!r}. Users "
         "whose session is a pickle stay logged in with RUST_SESSIONS = {'PICKLE_MIGRATION': True}."
     )
+
+
+def _check_cache(kind: str, store: Any, alias: str, setting: str) -> None:
+    """Refuses a class that takes another cache than the settings say."""
+    if kind in ("cache", "cached_db") and store._cache is not django_caches[alias]:
+        raise Refused(
+            f"{dotted_path(type(store))} takes another cache than {alias!r}, which the settings "
+            f"name for it. Name the alias of its cache in {setting}."
+        )
 
 
 def _secret_keys(report: Report) -> dict[str, Any]:
