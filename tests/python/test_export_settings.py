@@ -146,6 +146,13 @@ def test_every_cookie_setting():
     assert tree["csrf"]["header_name"] == "X-Shop-Token"
 
 
+@pytest.mark.parametrize("zone", [None, ""])
+def test_the_zone_of_the_machine_has_to_be_named(zone):
+    sentence = refusal(USE_TZ=False, TIME_ZONE=zone)
+    assert f"TIME_ZONE is {zone!r}, which is the zone of the machine: name it" in sentence
+    assert export(USE_TZ=True, TIME_ZONE=zone)["time_zone"] == "UTC"
+
+
 @pytest.mark.parametrize("package", [DJANGO, OURS])
 @pytest.mark.parametrize("engine", ["db", "cache", "cached_db", "file", "signed_cookies"])
 def test_engines(package, engine, tmp_path):

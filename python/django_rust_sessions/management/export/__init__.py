@@ -54,7 +54,7 @@ def export(report: Report, engine_name: str = "") -> dict[str, Any]:
         "authentication_backends": list(settings.AUTHENTICATION_BACKENDS),
         # With USE_TZ, the connection of a database says in which zone its times are: UTC.
         "use_tz": settings.USE_TZ,
-        "time_zone": "UTC" if settings.USE_TZ else settings.TIME_ZONE,
+        "time_zone": "UTC" if settings.USE_TZ else _time_zone(),
     }
     if isinstance(store, CodecMixin):
         tree["max_inflated"] = option("MAX_INFLATED")
@@ -227,6 +227,15 @@ def _secret_keys(report: Report) -> dict[str, Any]:
         "secret_key": current,
         "secret_key_fallbacks": fallbacks or None,
     }
+
+
+def _time_zone() -> str:
+    if settings.TIME_ZONE:
+        return str(settings.TIME_ZONE)
+    raise Refused(
+        f"TIME_ZONE is {settings.TIME_ZONE!r}, which is the zone of the machine: name it, e.g. "
+        "TIME_ZONE = 'Europe/Berlin'. With USE_TZ = False the database has moments in that zone."
+    )
 
 
 def _session(kind: str, store: Any) -> dict[str, Any]:
