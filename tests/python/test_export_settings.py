@@ -511,6 +511,12 @@ def test_django_redis():
     assert exported["options"]["ssl_ca_certs"] == "/ca"
 
 
+def test_the_redis_client_of_django_redis():
+    pytest.importorskip("django_redis")
+    for known in ("redis.client.Redis", "redis.Redis", "redis.StrictRedis"):
+        assert one_cache(DJANGO_REDIS, "redis://a", {"REDIS_CLIENT_CLASS": known})["location"]
+
+
 def test_other_caches(tmp_path):
     memcached = "django.core.cache.backends.memcached.PyMemcacheCache"
     assert one_cache(memcached, "a:1;b:2", {"connect_timeout": 2, "no_delay": True}) == {
@@ -566,6 +572,10 @@ def test_key_function():
             "OwnSerializer, which Rust cannot follow",
         ),
         (
+            {"BACKEND": DJANGO_REDIS, "OPTIONS": {"REDIS_CLIENT_CLASS": f"{__name__}.OwnClient"}},
+            "OwnClient, which may talk to Redis in its own way",
+        ),
+        (
             {
                 "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
                 "LOCATION": "a:1",
@@ -578,6 +588,10 @@ def test_key_function():
 def test_caches_that_are_refused(settings, sentence):
     caches = {"default": {"LOCATION": f"redis://:{SECRET}@a", **settings}}
     assert sentence in refusal(SESSION_ENGINE=f"{DJANGO}.cache", CACHES=caches)
+
+
+class OwnClient:
+    pass
 
 
 class OwnSerializer:

@@ -227,6 +227,7 @@ _POOLS = ("ConnectionPool", "BlockingConnectionPool", "SentinelConnectionPool")
 def _client_kind(client: Any, where: str) -> str:
     from django_redis.client import DefaultClient, SentinelClient
     from django_redis.pool import ConnectionFactory, SentinelConnectionFactory
+    from redis import Redis
 
     if type(client) not in (DefaultClient, SentinelClient):
         raise Refused(
@@ -236,6 +237,11 @@ def _client_kind(client: Any, where: str) -> str:
     if type(client.connection_factory) not in (ConnectionFactory, SentinelConnectionFactory):
         factory = dotted_path(type(client.connection_factory))
         raise Refused(f"{where}['CONNECTION_FACTORY'] is {factory}, which Rust cannot follow.")
+    if (own := client.connection_factory.redis_client_cls) is not Redis:
+        raise Refused(
+            f"{where}['REDIS_CLIENT_CLASS'] is {dotted_path(own)}, which may talk to Redis in its "
+            "own way. Take it out for the cache that sessions are in."
+        )
     is_sentinel = type(client.connection_factory) is SentinelConnectionFactory
     return "SentinelClient" if is_sentinel else "DefaultClient"
 
