@@ -511,6 +511,28 @@ def test_django_redis():
     assert exported["options"]["ssl_ca_certs"] == "/ca"
 
 
+def test_django_redis_reads_from_the_primary_unless_told_of_replicas():
+    pytest.importorskip("django_redis")
+    options = {
+        "CONNECTION_FACTORY": "django_redis.pool.SentinelConnectionFactory",
+        "SENTINELS": [("a", 26379)],
+    }
+
+    def reads_from_replicas(location, client):
+        client = f"django_redis.client.{client}"
+        found = one_cache(DJANGO_REDIS, location, {**options, "CLIENT_CLASS": client})
+        assert found["location"] == ["redis://mymaster/0"]
+        return found["options"].get("read_from_replicas", True)
+
+    one = "redis://mymaster/0"
+    both = [f"{one}?is_master=1", f"{one}?is_master=0"]
+    assert not reads_from_replicas(one, "DefaultClient")
+    assert not reads_from_replicas([one], "DefaultClient")
+    assert reads_from_replicas(both, "DefaultClient")
+    assert reads_from_replicas(one, "SentinelClient")
+    assert reads_from_replicas(both, "SentinelClient")
+
+
 def test_the_redis_client_of_django_redis():
     pytest.importorskip("django_redis")
     for known in ("redis.client.Redis", "redis.Redis", "redis.StrictRedis"):

@@ -211,7 +211,7 @@ def _django_redis(
         servers = client._server
     if over_tls:
         servers = [re.sub("^(redis|valkey)://", r"\1s://", as_text(url, where)) for url in servers]
-    if not options.get("REPLICA_READ_ONLY", True):
+    if not options.get("REPLICA_READ_ONLY", True) or _reads_from_primary(kind, client):
         found["read_from_replicas"] = False
     return {
         "backend": "redis",
@@ -244,6 +244,11 @@ def _client_kind(client: Any, where: str) -> str:
         )
     is_sentinel = type(client.connection_factory) is SentinelConnectionFactory
     return "SentinelClient" if is_sentinel else "DefaultClient"
+
+
+def _reads_from_primary(kind: str, client: Any) -> bool:
+    """Of one LOCATION, SentinelClient makes two: of the primary and of its replicas."""
+    return kind == "SentinelClient" and len(client._server) == 1
 
 
 def _without_role(url: str) -> str:
