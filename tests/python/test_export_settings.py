@@ -21,6 +21,7 @@ from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.models import UserManager
 from django.contrib.sessions.backends import cache, cached_db, db, file, signed_cookies
 from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.base_session import AbstractBaseSession
 from django.core.cache import caches
 from django.core.management import CommandError, call_command
 from django.db import connections, models
@@ -314,6 +315,45 @@ def test_a_fallback_with_a_cache_of_its_own(engine):
 def test_engines_that_look_elsewhere(engine, store, names, tmp_path):
     settings = {"CACHES": TWO_CACHES, "SESSION_FILE_PATH": str(tmp_path), **engine(store)}
     assert f"{store.__name__} has its own {names}, so that it looks" in refusal(**settings)
+
+
+class EncryptedTextField(models.TextField):
+    def get_prep_value(self, value):
+        return "enc$" + super().get_prep_value(value)[::-1]
+
+
+class PackedTextField(models.TextField):
+    def from_db_value(self, value, expression, connection):
+        return value[::-1]
+
+
+class LongTextField(models.TextField):
+    def db_type(self, connection):
+        return "longtext"
+
+
+@pytest.mark.parametrize(
+    "field", [EncryptedTextField, PackedTextField, models.JSONField, LongTextField]
+)
+@isolate_apps("django.contrib.sessions")
+def test_a_session_model_that_stores_something_else_than_the_text(engine, field):
+    class OwnSession(AbstractBaseSession):
+        session_data = field()
+
+        class Meta:
+            app_label = "shop"
+
+    class Store(db.SessionStore):
+        @classmethod
+        def get_model_class(cls):
+            return OwnSession
+
+    if field is LongTextField:
+        assert export(**engine(Store))["db_table"] == "shop_ownsession"
+        return
+    sentence = refusal(**engine(Store))
+    assert "session_data of the session model shop.OwnSession is a " + field.__name__ in sentence
+    assert "which stores something else than the text" in sentence
 
 
 class Router:

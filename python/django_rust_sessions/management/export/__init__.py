@@ -38,6 +38,10 @@ FORMAT = ("encode", "decode", "serializer", "_hash", "_legacy_decode", "_get_ses
 PLACE = ("cache_key", "acache_key", "_key_to_file", "_get_session_from_db", "_aget_session_from_db")
 PLACE += ("load", "save", "exists", "delete", "aload", "asave", "aexists", "adelete")
 
+# What a field of the session model may do to a value: on its way to the database, and back.
+CONVERSIONS = ("pre_save", "get_prep_value", "get_db_prep_value", "get_db_prep_save")
+CONVERSIONS += ("get_placeholder", "get_col", "get_db_converters")
+
 
 def export(report: Report, engine_name: str = "") -> dict[str, Any]:
     """All of it, in the order of the file."""
@@ -266,6 +270,14 @@ def _table(store: Any, report: Report) -> dict[str, Any]:
             f"The session model {meta.label} has other columns than Django's: the Rust crate needs "
             f"{', '.join(sorted(own))}."
         )
+    for field in meta.concrete_fields:
+        if field.column in own and _converts(type(field)):
+            raise Refused(
+                f"{field.name} of the session model {meta.label} is a {type(field).__name__}, "
+                "which stores something else than the text or time that Django's field does. The "
+                "Rust crate cannot follow that: let it be the field of AbstractBaseSession, or an "
+                "engine without this model hold the sessions that Rust is to share."
+            )
     more = [field for field in meta.concrete_fields if field.column not in own]
     if needed := [field.name for field in more if not _may_be_left_out(field)]:
         raise Refused(
@@ -285,6 +297,13 @@ def _table(store: Any, report: Report) -> dict[str, Any]:
             f"export names {write!r} for both, so that no session is read before it has arrived."
         )
     return {"db_table": meta.db_table, "session_database": write}
+
+
+def _converts(field: type[Any]) -> bool:
+    """Whether a field has Python or SQL of its own between the value and its column."""
+    methods = [getattr(field, name, None) for name in CONVERSIONS]
+    own = any(each is not None and not each.__module__.startswith("django.") for each in methods)
+    return own or hasattr(field, "from_db_value")
 
 
 def _may_be_left_out(field: Any) -> bool:
