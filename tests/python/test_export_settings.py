@@ -147,6 +147,13 @@ def test_every_cookie_setting():
     assert tree["csrf"]["header_name"] == "X-Shop-Token"
 
 
+@pytest.mark.parametrize("word", ["lax", "STRICT", "none"])
+def test_same_site_in_any_case(word):
+    tree = export(SESSION_COOKIE_SAMESITE=word, CSRF_COOKIE_SAMESITE=word)
+    assert tree["session_cookie_samesite"] == word.capitalize()
+    assert tree["csrf"]["cookie_samesite"] == word.capitalize()
+
+
 @pytest.mark.parametrize("zone", [None, ""])
 def test_the_zone_of_the_machine_has_to_be_named(zone):
     sentence = refusal(USE_TZ=False, TIME_ZONE=zone)
@@ -512,6 +519,7 @@ def test_redis():
         "db": 3,
         "ssl_cert_reqs": "none",
     }
+    assert one_cache(REDIS, "redis://a", {"db": "10"})["options"] == {"db": 10}
 
 
 def test_django_redis():

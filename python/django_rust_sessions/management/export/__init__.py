@@ -17,7 +17,7 @@ from ...codec import CodecMixin
 from ...conf import option
 from . import auth
 from .caches import check_backend, databases_of, export_cache
-from .common import Refused, Report, as_text, dotted_path
+from .common import Refused, Report, as_text, dotted_path, same_site
 from .databases import export_database
 from .devices import export_devices
 
@@ -35,12 +35,15 @@ ENGINES = {
 # What decides what is stored. Classes of Django and of this package have their own.
 FORMAT = ("encode", "decode", "serializer", "_hash", "_legacy_decode", "_get_session_key")
 # What decides where it is stored, and whether it is there.
-PLACE = ("cache_key", "acache_key", "_key_to_file", "_get_session_from_db", "_aget_session_from_db")
-PLACE += ("load", "save", "exists", "delete", "aload", "asave", "aexists", "adelete")
-
+PLACE = (
+    *("cache_key", "acache_key", "_key_to_file", "_get_session_from_db", "_aget_session_from_db"),
+    *("load", "save", "exists", "delete", "aload", "asave", "aexists", "adelete"),
+)
 # What a field of the session model may do to a value: on its way to the database, and back.
-CONVERSIONS = ("pre_save", "get_prep_value", "get_db_prep_value", "get_db_prep_save")
-CONVERSIONS += ("get_placeholder", "get_col", "get_db_converters")
+CONVERSIONS = (
+    *("pre_save", "get_prep_value", "get_db_prep_value", "get_db_prep_save"),
+    *("get_placeholder", "get_col", "get_db_converters"),
+)
 
 
 def export(report: Report, engine_name: str = "") -> dict[str, Any]:
@@ -254,7 +257,7 @@ def _session(kind: str, store: Any) -> dict[str, Any]:
         "session_cookie_path": settings.SESSION_COOKIE_PATH,
         "session_cookie_secure": bool(settings.SESSION_COOKIE_SECURE),
         "session_cookie_httponly": bool(settings.SESSION_COOKIE_HTTPONLY),
-        "session_cookie_samesite": settings.SESSION_COOKIE_SAMESITE or False,
+        "session_cookie_samesite": same_site(settings.SESSION_COOKIE_SAMESITE),
         "session_expire_at_browser_close": bool(settings.SESSION_EXPIRE_AT_BROWSER_CLOSE),
         "session_save_every_request": bool(settings.SESSION_SAVE_EVERY_REQUEST),
     }

@@ -151,6 +151,9 @@ def _connection_options(options: dict[str, Any], where: str) -> dict[str, Any]:
         if options.get(name, value) != value:
             raise Refused(f"{where} has {name!r}, which changes what is stored. Take it out.")
     found = take_options(options, REDIS, REDIS_IRRELEVANT, where)
+    if "db" in found:
+        # Redis takes it as text too, such as that of an environment variable.
+        found["db"] = int(found["db"])
     if "ssl_cert_reqs" in found:
         # None, a word, or one of the ssl module's numbers.
         reqs = found["ssl_cert_reqs"]
