@@ -19,13 +19,16 @@ import hypothesis
 import pytest
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.models import UserManager
-from django.contrib.sessions.backends import cache, db, file, signed_cookies
+from django.contrib.sessions.backends import cache, cached_db, db, file, signed_cookies
 from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.base_session import AbstractBaseSession
+from django.core.cache import caches
 from django.core.management import CommandError, call_command
 from django.db import connections, models
 from django.db.utils import ConnectionHandler
 from django.test import override_settings
 from django.test.utils import isolate_apps
+from django_rust_sessions.backends.cache import SessionStore as RustCache
 from django_rust_sessions.backends.file import SessionStore as RustFile
 from django_rust_sessions.management.commands.export_session_settings import Command
 from django_rust_sessions.management.export import auth as export_auth
@@ -144,6 +147,20 @@ def test_every_cookie_setting():
     assert tree["csrf"]["header_name"] == "X-Shop-Token"
 
 
+@pytest.mark.parametrize("word", ["lax", "STRICT", "none"])
+def test_same_site_in_any_case(word):
+    tree = export(SESSION_COOKIE_SAMESITE=word, CSRF_COOKIE_SAMESITE=word)
+    assert tree["session_cookie_samesite"] == word.capitalize()
+    assert tree["csrf"]["cookie_samesite"] == word.capitalize()
+
+
+@pytest.mark.parametrize("zone", [None, ""])
+def test_the_zone_of_the_machine_has_to_be_named(zone):
+    sentence = refusal(USE_TZ=False, TIME_ZONE=zone)
+    assert f"TIME_ZONE is {zone!r}, which is the zone of the machine: name it" in sentence
+    assert export(USE_TZ=True, TIME_ZONE=zone)["time_zone"] == "UTC"
+
+
 @pytest.mark.parametrize("package", [DJANGO, OURS])
 @pytest.mark.parametrize("engine", ["db", "cache", "cached_db", "file", "signed_cookies"])
 def test_engines(package, engine, tmp_path):
@@ -226,6 +243,124 @@ def test_engines_that_are_refused(engine):
     assert "ImproperlyConfigured: The session storage path" in refusal(
         SESSION_ENGINE=f"{DJANGO}.file", SESSION_FILE_PATH="/nowhere/at/all"
     )
+
+
+class OwnCache(cache.SessionStore):
+    def __init__(self, session_key=None):
+        super().__init__(session_key)
+        self._cache = caches["sessions"]
+
+
+class OwnRustCache(RustCache):
+    def __init__(self, session_key=None):
+        super().__init__(session_key)
+        self._cache = caches["sessions"]
+
+
+class OwnCacheKey(cached_db.SessionStore):
+    @property
+    def cache_key(self):
+        return "v2-" + self.cache_key_prefix + self._get_or_create_session_key()
+
+
+class PrefixOfTenant(cache.SessionStore):
+    @property
+    def cache_key_prefix(self):
+        return "tenant"
+
+
+class OwnAsyncLoad(db.SessionStore):
+    async def aload(self):
+        return {}
+
+
+class OwnFile(file.SessionStore):
+    def _key_to_file(self, session_key=None):
+        return super()._key_to_file(session_key) + ".session"
+
+    def delete(self, session_key=None):
+        super().delete(session_key)
+
+
+TWO_CACHES = {
+    alias: {"BACKEND": REDIS, "LOCATION": f"redis://{alias}"} for alias in ("default", "sessions")
+}
+
+
+@pytest.mark.parametrize("store", [OwnCache, OwnRustCache])
+def test_an_engine_with_a_cache_of_its_own(engine, store):
+    own = engine(store)
+    sentence = refusal(CACHES=TWO_CACHES, **own)
+    assert f"{store.__name__} takes another cache than 'default'" in sentence
+    assert "Name the alias of its cache in SESSION_CACHE_ALIAS." in sentence
+    tree = export(CACHES=TWO_CACHES, SESSION_CACHE_ALIAS="sessions", **own)
+    assert tree["session_cache_alias"] == "sessions"
+
+
+@pytest.mark.not_with("HASH_KEYS", "the exported settings say so")
+def test_a_fallback_with_a_cache_of_its_own(engine):
+    fallback = {"FALLBACK_ENGINE": engine(OwnCache)["SESSION_ENGINE"]}
+    settings = {"SESSION_ENGINE": f"{OURS}.db", "CACHES": TWO_CACHES}
+    assert "Name the alias of its cache in RUST_SESSIONS['FALLBACK_CACHE_ALIAS']." in refusal(
+        RUST_SESSIONS=fallback, **settings
+    )
+    # In which open_store() then puts them, whatever the class says.
+    for alias in TWO_CACHES:
+        tree = export(RUST_SESSIONS={**fallback, "FALLBACK_CACHE_ALIAS": alias}, **settings)
+        assert tree["fallback"]["session_cache_alias"] == alias
+
+
+@pytest.mark.parametrize(
+    ("store", "names"),
+    [
+        (OwnCacheKey, "cache_key"),
+        (PrefixOfTenant, "cache_key_prefix as a property"),
+        (OwnAsyncLoad, "aload"),
+        (OwnFile, "_key_to_file, delete"),
+    ],
+)
+def test_engines_that_look_elsewhere(engine, store, names, tmp_path):
+    settings = {"CACHES": TWO_CACHES, "SESSION_FILE_PATH": str(tmp_path), **engine(store)}
+    assert f"{store.__name__} has its own {names}, so that it looks" in refusal(**settings)
+
+
+class EncryptedTextField(models.TextField):
+    def get_prep_value(self, value):
+        return "enc$" + super().get_prep_value(value)[::-1]
+
+
+class PackedTextField(models.TextField):
+    def from_db_value(self, value, expression, connection):
+        return value[::-1]
+
+
+class LongTextField(models.TextField):
+    def db_type(self, connection):
+        return "longtext"
+
+
+@pytest.mark.parametrize(
+    "field", [EncryptedTextField, PackedTextField, models.JSONField, LongTextField]
+)
+@isolate_apps("django.contrib.sessions")
+def test_a_session_model_that_stores_something_else_than_the_text(engine, field):
+    class OwnSession(AbstractBaseSession):
+        session_data = field()
+
+        class Meta:
+            app_label = "shop"
+
+    class Store(db.SessionStore):
+        @classmethod
+        def get_model_class(cls):
+            return OwnSession
+
+    if field is LongTextField:
+        assert export(**engine(Store))["db_table"] == "shop_ownsession"
+        return
+    sentence = refusal(**engine(Store))
+    assert "session_data of the session model shop.OwnSession is a " + field.__name__ in sentence
+    assert "which stores something else than the text" in sentence
 
 
 class Router:
@@ -384,6 +519,7 @@ def test_redis():
         "db": 3,
         "ssl_cert_reqs": "none",
     }
+    assert one_cache(REDIS, "redis://a", {"db": "10"})["options"] == {"db": 10}
 
 
 def test_django_redis():
@@ -421,6 +557,34 @@ def test_django_redis():
     exported = one_cache(DJANGO_REDIS, "redis://mymaster/0", options)
     assert exported["location"] == ["rediss://mymaster/0"]
     assert exported["options"]["ssl_ca_certs"] == "/ca"
+
+
+def test_django_redis_reads_from_the_primary_unless_told_of_replicas():
+    pytest.importorskip("django_redis")
+    options = {
+        "CONNECTION_FACTORY": "django_redis.pool.SentinelConnectionFactory",
+        "SENTINELS": [("a", 26379)],
+    }
+
+    def reads_from_replicas(location, client):
+        client = f"django_redis.client.{client}"
+        found = one_cache(DJANGO_REDIS, location, {**options, "CLIENT_CLASS": client})
+        assert found["location"] == ["redis://mymaster/0"]
+        return found["options"].get("read_from_replicas", True)
+
+    one = "redis://mymaster/0"
+    both = [f"{one}?is_master=1", f"{one}?is_master=0"]
+    assert not reads_from_replicas(one, "DefaultClient")
+    assert not reads_from_replicas([one], "DefaultClient")
+    assert reads_from_replicas(both, "DefaultClient")
+    assert reads_from_replicas(one, "SentinelClient")
+    assert reads_from_replicas(both, "SentinelClient")
+
+
+def test_the_redis_client_of_django_redis():
+    pytest.importorskip("django_redis")
+    for known in ("redis.client.Redis", "redis.Redis", "redis.StrictRedis"):
+        assert one_cache(DJANGO_REDIS, "redis://a", {"REDIS_CLIENT_CLASS": known})["location"]
 
 
 def test_other_caches(tmp_path):
@@ -478,6 +642,10 @@ def test_key_function():
             "OwnSerializer, which Rust cannot follow",
         ),
         (
+            {"BACKEND": DJANGO_REDIS, "OPTIONS": {"REDIS_CLIENT_CLASS": f"{__name__}.OwnClient"}},
+            "OwnClient, which may talk to Redis in its own way",
+        ),
+        (
             {
                 "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
                 "LOCATION": "a:1",
@@ -490,6 +658,10 @@ def test_key_function():
 def test_caches_that_are_refused(settings, sentence):
     caches = {"default": {"LOCATION": f"redis://:{SECRET}@a", **settings}}
     assert sentence in refusal(SESSION_ENGINE=f"{DJANGO}.cache", CACHES=caches)
+
+
+class OwnClient:
+    pass
 
 
 class OwnSerializer:

@@ -8,6 +8,7 @@ from django.apps import apps
 from django.conf import settings
 from django.contrib.sessions.backends import cache, cached_db, db, file, signed_cookies
 from django.contrib.sessions.serializers import JSONSerializer
+from django.core.cache import caches as django_caches
 from django.db import router
 from django.utils.module_loading import import_string
 
@@ -16,7 +17,7 @@ from ...codec import CodecMixin
 from ...conf import option
 from . import auth
 from .caches import check_backend, databases_of, export_cache
-from .common import Refused, Report, as_text, dotted_path
+from .common import Refused, Report, as_text, dotted_path, same_site
 from .databases import export_database
 from .devices import export_devices
 
@@ -33,6 +34,16 @@ ENGINES = {
 }
 # What decides what is stored. Classes of Django and of this package have their own.
 FORMAT = ("encode", "decode", "serializer", "_hash", "_legacy_decode", "_get_session_key")
+# What decides where it is stored, and whether it is there.
+PLACE = (
+    *("cache_key", "acache_key", "_key_to_file", "_get_session_from_db", "_aget_session_from_db"),
+    *("load", "save", "exists", "delete", "aload", "asave", "aexists", "adelete"),
+)
+# What a field of the session model may do to a value: on its way to the database, and back.
+CONVERSIONS = (
+    *("pre_save", "get_prep_value", "get_db_prep_value", "get_db_prep_save"),
+    *("get_placeholder", "get_col", "get_db_converters"),
+)
 
 
 def export(report: Report, engine_name: str = "") -> dict[str, Any]:
@@ -50,7 +61,7 @@ def export(report: Report, engine_name: str = "") -> dict[str, Any]:
         "authentication_backends": list(settings.AUTHENTICATION_BACKENDS),
         # With USE_TZ, the connection of a database says in which zone its times are: UTC.
         "use_tz": settings.USE_TZ,
-        "time_zone": "UTC" if settings.USE_TZ else settings.TIME_ZONE,
+        "time_zone": "UTC" if settings.USE_TZ else _time_zone(),
     }
     if isinstance(store, CodecMixin):
         tree["max_inflated"] = option("MAX_INFLATED")
@@ -59,6 +70,7 @@ def export(report: Report, engine_name: str = "") -> dict[str, Any]:
         if option("MERGE"):
             tree["merge"] = True
     alias = settings.SESSION_CACHE_ALIAS
+    _check_cache(kind, store, alias, "SESSION_CACHE_ALIAS")
     place = _place(kind, store, alias, caches, databases, report)
     fallback = None
     if isinstance(store, CodecMixin) and option("FALLBACK_ENGINE") and not engine_name:
@@ -110,6 +122,7 @@ def _fallback(caches: dict[str, Any], databases: set[str], report: Report) -> di
     _check_format(engine, kind)
     _store(engine, alias)
     store = open_store(engine, None, option("FALLBACK_CACHE_ALIAS"))
+    _check_cache(kind, store, alias, "RUST_SESSIONS['FALLBACK_CACHE_ALIAS']")
     return {
         "session_engine": kind,
         "key_salt": store.key_salt,
@@ -174,13 +187,24 @@ def _is_known(module: str) -> bool:
 
 
 def _check_format(engine: Any, kind: str) -> None:
-    """Refuses what would make Rust read or write other bytes than Django."""
+    """Refuses what would make Rust read or write other bytes than Django, or elsewhere."""
     for each in engine.__mro__:
         own = [name for name in FORMAT if name in vars(each)]
         if own and not _is_known(each.__module__):
             raise Refused(
                 f"{dotted_path(each)} has its own {', '.join(own)}, so that it stores sessions "
                 "in a format of the project's own, which the Rust crate cannot follow."
+            )
+        own = [name for name in PLACE if name in vars(each)]
+        if isinstance(vars(each).get("cache_key_prefix"), property):
+            # What it is now, it may not be for the next session.
+            own.append("cache_key_prefix as a property")
+        if own and not _is_known(each.__module__):
+            raise Refused(
+                f"{dotted_path(each)} has its own {', '.join(own)}, so that it looks for sessions "
+                "otherwise than Django's engine, which the Rust crate cannot follow. Take it out "
+                "for sessions that Rust is to share. The class may have a key_salt, a "
+                "cache_key_prefix that is text, a session model and a cookie age of its own."
             )
     if kind == "cache" or import_string(settings.SESSION_SERIALIZER) is JSONSerializer:
         return  # The cache engine has no use for it.
@@ -189,6 +213,15 @@ def _check_format(engine: Any, kind: str) -> None:
         f"JSON as Django's own serializer does: set SESSION_SERIALIZER = {SERIALIZER!r}. Users "
         "whose session is a pickle stay logged in with RUST_SESSIONS = {'PICKLE_MIGRATION': True}."
     )
+
+
+def _check_cache(kind: str, store: Any, alias: str, setting: str) -> None:
+    """Refuses a class that takes another cache than the settings say."""
+    if kind in ("cache", "cached_db") and store._cache is not django_caches[alias]:
+        raise Refused(
+            f"{dotted_path(type(store))} takes another cache than {alias!r}, which the settings "
+            f"name for it. Name the alias of its cache in {setting}."
+        )
 
 
 def _secret_keys(report: Report) -> dict[str, Any]:
@@ -203,6 +236,15 @@ def _secret_keys(report: Report) -> dict[str, Any]:
     }
 
 
+def _time_zone() -> str:
+    if settings.TIME_ZONE:
+        return str(settings.TIME_ZONE)
+    raise Refused(
+        f"TIME_ZONE is {settings.TIME_ZONE!r}, which is the zone of the machine: name it, e.g. "
+        "TIME_ZONE = 'Europe/Berlin'. With USE_TZ = False the database has moments in that zone."
+    )
+
+
 def _session(kind: str, store: Any) -> dict[str, Any]:
     return {
         "session_engine": kind,
@@ -215,7 +257,7 @@ def _session(kind: str, store: Any) -> dict[str, Any]:
         "session_cookie_path": settings.SESSION_COOKIE_PATH,
         "session_cookie_secure": bool(settings.SESSION_COOKIE_SECURE),
         "session_cookie_httponly": bool(settings.SESSION_COOKIE_HTTPONLY),
-        "session_cookie_samesite": settings.SESSION_COOKIE_SAMESITE or False,
+        "session_cookie_samesite": same_site(settings.SESSION_COOKIE_SAMESITE),
         "session_expire_at_browser_close": bool(settings.SESSION_EXPIRE_AT_BROWSER_CLOSE),
         "session_save_every_request": bool(settings.SESSION_SAVE_EVERY_REQUEST),
     }
@@ -231,6 +273,14 @@ def _table(store: Any, report: Report) -> dict[str, Any]:
             f"The session model {meta.label} has other columns than Django's: the Rust crate needs "
             f"{', '.join(sorted(own))}."
         )
+    for field in meta.concrete_fields:
+        if field.column in own and _converts(type(field)):
+            raise Refused(
+                f"{field.name} of the session model {meta.label} is a {type(field).__name__}, "
+                "which stores something else than the text or time that Django's field does. The "
+                "Rust crate cannot follow that: let it be the field of AbstractBaseSession, or an "
+                "engine without this model hold the sessions that Rust is to share."
+            )
     more = [field for field in meta.concrete_fields if field.column not in own]
     if needed := [field.name for field in more if not _may_be_left_out(field)]:
         raise Refused(
@@ -250,6 +300,13 @@ def _table(store: Any, report: Report) -> dict[str, Any]:
             f"export names {write!r} for both, so that no session is read before it has arrived."
         )
     return {"db_table": meta.db_table, "session_database": write}
+
+
+def _converts(field: type[Any]) -> bool:
+    """Whether a field has Python or SQL of its own between the value and its column."""
+    methods = [getattr(field, name, None) for name in CONVERSIONS]
+    own = any(each is not None and not each.__module__.startswith("django.") for each in methods)
+    return own or hasattr(field, "from_db_value")
 
 
 def _may_be_left_out(field: Any) -> bool:

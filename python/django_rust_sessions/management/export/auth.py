@@ -11,7 +11,7 @@ from django.db import connections, models, router
 from django.db.models.manager import BaseManager
 from django.shortcuts import resolve_url
 
-from .common import Refused, Report, as_text, dotted_path
+from .common import Refused, Report, as_text, dotted_path, same_site
 
 COSTS = (
     *("iterations", "rounds", "time_cost", "memory_cost", "work_factor", "block_size"),
@@ -47,7 +47,7 @@ def export_csrf() -> dict[str, Any]:
         "cookie_path": settings.CSRF_COOKIE_PATH,
         "cookie_secure": bool(settings.CSRF_COOKIE_SECURE),
         "cookie_httponly": bool(settings.CSRF_COOKIE_HTTPONLY),
-        "cookie_samesite": settings.CSRF_COOKIE_SAMESITE or False,
+        "cookie_samesite": same_site(settings.CSRF_COOKIE_SAMESITE),
         "header_name": _header(settings.CSRF_HEADER_NAME),
         "trusted_origins": [
             as_text(each, "CSRF_TRUSTED_ORIGINS") for each in settings.CSRF_TRUSTED_ORIGINS

@@ -151,6 +151,9 @@ def _connection_options(options: dict[str, Any], where: str) -> dict[str, Any]:
         if options.get(name, value) != value:
             raise Refused(f"{where} has {name!r}, which changes what is stored. Take it out.")
     found = take_options(options, REDIS, REDIS_IRRELEVANT, where)
+    if "db" in found:
+        # Redis takes it as text too, such as that of an environment variable.
+        found["db"] = int(found["db"])
     if "ssl_cert_reqs" in found:
         # None, a word, or one of the ssl module's numbers.
         reqs = found["ssl_cert_reqs"]
@@ -211,7 +214,7 @@ def _django_redis(
         servers = client._server
     if over_tls:
         servers = [re.sub("^(redis|valkey)://", r"\1s://", as_text(url, where)) for url in servers]
-    if not options.get("REPLICA_READ_ONLY", True):
+    if not options.get("REPLICA_READ_ONLY", True) or _reads_from_primary(kind, client):
         found["read_from_replicas"] = False
     return {
         "backend": "redis",
@@ -227,6 +230,7 @@ _POOLS = ("ConnectionPool", "BlockingConnectionPool", "SentinelConnectionPool")
 def _client_kind(client: Any, where: str) -> str:
     from django_redis.client import DefaultClient, SentinelClient
     from django_redis.pool import ConnectionFactory, SentinelConnectionFactory
+    from redis import Redis
 
     if type(client) not in (DefaultClient, SentinelClient):
         raise Refused(
@@ -236,8 +240,18 @@ def _client_kind(client: Any, where: str) -> str:
     if type(client.connection_factory) not in (ConnectionFactory, SentinelConnectionFactory):
         factory = dotted_path(type(client.connection_factory))
         raise Refused(f"{where}['CONNECTION_FACTORY'] is {factory}, which Rust cannot follow.")
+    if (own := client.connection_factory.redis_client_cls) is not Redis:
+        raise Refused(
+            f"{where}['REDIS_CLIENT_CLASS'] is {dotted_path(own)}, which may talk to Redis in its "
+            "own way. Take it out for the cache that sessions are in."
+        )
     is_sentinel = type(client.connection_factory) is SentinelConnectionFactory
     return "SentinelClient" if is_sentinel else "DefaultClient"
+
+
+def _reads_from_primary(kind: str, client: Any) -> bool:
+    """Of one LOCATION, SentinelClient makes two: of the primary and of its replicas."""
+    return kind == "SentinelClient" and len(client._server) == 1
 
 
 def _without_role(url: str) -> str:

@@ -63,6 +63,11 @@ def dotted_path(thing: Any) -> str:
     return thing if isinstance(thing, str) else f"{thing.__module__}.{thing.__qualname__}"
 
 
+def same_site(value: Any) -> str | bool:
+    """A cookie's attribute as the Rust crate spells it: Django takes it in any case."""
+    return str(value).capitalize() if value else False
+
+
 def take_options(
     options: dict[str, Any], used: set[str], irrelevant: set[str], where: str
 ) -> dict[str, Any]:
