@@ -233,6 +233,45 @@ def test_a_database_that_fails_costs_the_row_and_shows_no_key(ada, monkeypatch, 
     assert Device.objects.get().session_key == browser.key
 
 
+def test_without_its_table_logins_and_logouts_go_on_in_a_transaction(
+    engine, mode, ada, monkeypatch, caplog
+):
+    # This test is a transaction, as each request is with ATOMIC_REQUESTS.
+    monkeypatch.setattr(Device._meta, "db_table", "not_migrated")
+    browser = Browser(mode).enter()
+    assert browser.whoami() == "ada"
+    key = browser.key
+    assert browser.get("leave/").status_code == 200
+    assert not in_store(key)
+    assert browser.whoami() == "AnonymousUser"
+    messages = [r.getMessage() for r in caplog.records if r.name == "django_rust_sessions"]
+    assert any("was not removed" in message for message in messages)
+    monkeypatch.undo()
+    browser.enter()
+    assert [row.session_key for row in api.user_sessions(ada)] == [browser.key]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_logout_without_the_table_under_atomic_requests(ada, monkeypatch):
+    # The request's own transaction, and none around it.
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    browser = Browser().enter()
+    monkeypatch.setattr(Device._meta, "db_table", "not_migrated")
+    assert browser.get("leave/").status_code == 200
+    assert browser.whoami() == "AnonymousUser"
+    monkeypatch.undo()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_rows_need_no_transaction_of_their_own(ada):
+    browser = Browser()
+    browser.get("/put/?tea=2")
+    with CaptureQueriesContext(connection) as queries:
+        browser.get("enter/?name=ada")
+    last = [query["sql"].split()[0] for query in queries][-3:]
+    assert last == ["UPDATE", "SELECT", "INSERT"]  # Django itself has one around each DELETE
+
+
 @pytest.mark.parametrize("hashed", [False, True])
 def test_no_cookie_takes_a_live_session_off_the_list(engine, mode, ada, settings, hashed):
     settings.RUST_SESSIONS = {"HASH_KEYS": "sha256"} if hashed else {}

@@ -146,7 +146,8 @@ def _user_id(data: Any) -> Any:
 def record(visit: Visit) -> None:
     """A failure costs the row, and not the response."""
     try:
-        _record(visit)
+        with _savepoint():
+            _record(visit)
     except IntegrityError:
         pass  # another request was first, or the user is gone
     except Error as error:
@@ -171,9 +172,7 @@ def _record(visit: Visit) -> None:
     due = Q(last_seen__lt=now - timedelta(seconds=INTERVAL)) | ~Q(user_id=visit.user_id)
     if row.filter(due).update(user_id=visit.user_id, **seen) or row.exists():
         return
-    # With a savepoint: a site's transaction goes on if another request was first.
-    with transaction.atomic(using=router.db_for_write(Device)):
-        Device.objects.create(user_id=visit.user_id, session_key=visit.key, created=now, **seen)
+    Device.objects.create(user_id=visit.user_id, session_key=visit.key, created=now, **seen)
 
 
 def _replace(visit: Visit, seen: dict[str, Any]) -> bool:
@@ -216,7 +215,7 @@ def _rename(former: tuple[str, ...], key: str) -> None:
 
     rows = Device.objects.filter(session_key__in=former)
     try:
-        with transaction.atomic(using=router.db_for_write(Device)):
+        with _savepoint():
             rows.update(session_key=key)
     except IntegrityError:
         rows.delete()  # the other row is there already
@@ -263,7 +262,8 @@ def _on_logout(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
     if user is None or stored_key(session) is None:
         return
     try:
-        forget(*_names(session, session.session_key))
+        with _savepoint():
+            forget(*_names(session, session.session_key))
         if note := getattr(request, "_device_note", None):
             note.forgotten = session.session_key
     except Error as error:
