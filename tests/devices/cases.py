@@ -587,6 +587,28 @@ def test_with_hash_keys_the_table_has_the_names_in_the_store(engine, mode, ada, 
     assert fourth.whoami() == "AnonymousUser"
 
 
+@pytest.mark.parametrize("engine", [each for each in ENGINES if "rust" in each], indirect=True)
+@pytest.mark.parametrize("modes", [("plain", "sha256"), ("sha256", "plain"), (None, "sha256")])
+@pytest.mark.parametrize("saves", [False, True])
+def test_the_session_to_keep_is_kept_when_hash_keys_was_switched(
+    engine, ada, settings, modes, saves
+):
+    before, after = modes
+    settings.RUST_SESSIONS = {"HASH_KEYS": before} if before else {}
+    browser, other = Browser().enter(), Browser().enter()
+    settings.RUST_SESSIONS = {"HASH_KEYS": after}
+    keep = import_module(engine).SessionStore(browser.key)
+    keep["tea"] = 2
+    if saves:
+        keep.save()  # from here on it has another name than its row
+    assert api.end_all_sessions(ada, keep=keep) == 1
+    assert (browser.whoami(), other.whoami()) == ("ada", "AnonymousUser")
+    # One that nobody has looked at has no other name than today's.
+    keep = import_module(engine).SessionStore(browser.key)
+    assert api.end_all_sessions(ada, keep=keep) == 0
+    assert browser.whoami() == "ada"
+
+
 def is_one_store(new, old):
     names = {each.rpartition(".")[2] for each in (new, old)}
     return len(names) == 1 or names == {"db", "cached_db"}

@@ -91,7 +91,7 @@ def stored_key(session: Any) -> str | None:
     return key if key and len(key) <= MAX_KEY else None
 
 
-def _names(session: Any, key: str) -> tuple[str, ...]:
+def names_of(session: Any, key: str) -> tuple[str, ...]:
     """All names that a row may have for the session with that key."""
     return session.stored_names(key) if hasattr(session, "stored_names") else (key,)
 
@@ -112,14 +112,14 @@ def look(request: Any, ip: str | None) -> Visit | None:
     if user_id is None or key is None:
         if not changed or (note is not None and note.forgotten == cookie):
             return None
-        return Visit(None, cookie, (), _names(session, cookie), False, None, "")
+        return Visit(None, cookie, (), names_of(session, cookie), False, None, "")
     logged_in = note is not None and note.logged_in
     due = memory.is_due((key, str(user_id)))
     if not (due or changed or logged_in or getattr(session, "has_moved", False)):
         return None
     agent = agents.clean(request.META.get("HTTP_USER_AGENT", ""), MAX_AGENT)
-    former = tuple(name for name in _names(session, session.session_key) if name != key)
-    old_keys = _names(session, cookie) if changed else ()
+    former = tuple(name for name in names_of(session, session.session_key) if name != key)
+    old_keys = names_of(session, cookie) if changed else ()
     return Visit(user_id, key, former, old_keys, logged_in, ip, agent)
 
 
@@ -263,7 +263,7 @@ def _on_logout(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
         return
     try:
         with _savepoint():
-            forget(*_names(session, session.session_key))
+            forget(*names_of(session, session.session_key))
         if note := getattr(request, "_device_note", None):
             note.forgotten = session.session_key
     except Error as error:
