@@ -463,6 +463,32 @@ def test_the_admin_asks_for_permissions(ada):
     assert boss.get(url).status_code == 403
 
 
+@pytest.mark.parametrize("may", [True, False])
+def test_who_may_delete_users_may_do_so_with_their_devices(ada, may):
+    browser, boss = Browser().enter(), staff("view_user", *["delete_user"] * may)
+    eva = User.objects.create_user("eva", password="tea")
+    Browser().enter("eva")
+    [device], pks = Device.objects.filter(user=ada), [ada.pk, eva.pk]
+    # The devices by themselves are not theirs to end.
+    assert boss.get("/admin/").content.decode().count("session_devices") == 0
+    url = "/admin/session_devices/device/"
+    for permissions, status in ((), 403), (("view_device",), 200):
+        found = Permission.objects.filter(codename__in=permissions)
+        User.objects.get(username="boss").user_permissions.add(*found)
+        assert boss.get(url).status_code == status
+        assert boss.post(f"{url}{device.pk}/delete/", {"post": "yes"}).status_code == 403
+        boss.post(url, {"action": "delete_selected", "_selected_action": [device.pk]})
+        assert browser.whoami() == "ada"
+    users = "/admin/auth/user/"
+    boss.post(f"{users}{ada.pk}/delete/", {"post": "yes"})
+    data = {"action": "delete_selected", "_selected_action": [eva.pk], "post": "yes"}
+    boss.post(users, data)
+    assert User.objects.filter(pk__in=pks).count() == (0 if may else 2)
+    assert Device.objects.filter(user_id__in=pks).count() == (0 if may else 2)
+    # Nobody's: what is left in the store logs nobody in.
+    assert browser.whoami() == ("AnonymousUser" if may else "ada")
+
+
 def test_what_is_masked():
     secrets = dict.fromkeys(
         ["_auth_user_hash", "_csrftoken", "password", "Secret", "api_key", "refresh-token"], "hush"
