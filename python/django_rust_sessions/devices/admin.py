@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.auth import get_permission_codename
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
@@ -90,6 +91,24 @@ class DeviceAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def delete_queryset(self, request: HttpRequest, queryset: Iterable[Device]) -> None:
         for device in queryset:
             end_session(device)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Device | None = None) -> bool:
+        return super().has_delete_permission(request, obj) or (
+            obj is not None and self._goes_with_user(request)
+        )
+
+    def _goes_with_user(self, request: HttpRequest) -> bool:
+        """In another model's admin, which asks here since a user's rows go when the user does."""
+        from django.contrib.auth import get_user_model
+
+        match = request.resolver_match
+        own = f"{self.opts.app_label}_{self.opts.model_name}_"
+        if match is None or (match.url_name or "").startswith(own):
+            return False
+        who: Any = request.user
+        users = get_user_model()._meta
+        codename = get_permission_codename("delete", users)
+        return bool(who.has_perm(f"{users.app_label}.{codename}"))
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -5,7 +5,10 @@ import logging
 import threading
 import time
 from collections import OrderedDict
+from contextlib import nullcontext
 from datetime import timedelta
+from functools import reduce
+from operator import or_
 from typing import Any, NamedTuple
 
 from django.conf import settings
@@ -18,6 +21,7 @@ from django.db import Error, IntegrityError, router, transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from ..backends.keys import is_stored_name
 from . import agents
 
 logger = logging.getLogger("django_rust_sessions")
@@ -87,14 +91,14 @@ def stored_key(session: Any) -> str | None:
     return key if key and len(key) <= MAX_KEY else None
 
 
-def _names(session: Any, key: str) -> tuple[str, ...]:
+def names_of(session: Any, key: str) -> tuple[str, ...]:
     """All names that a row may have for the session with that key."""
     return session.stored_names(key) if hasattr(session, "stored_names") else (key,)
 
 
 def look(request: Any, ip: str | None) -> Visit | None:
     """What is to be written after this request; asks no store and no database."""
-    from .models import MAX_AGENT, MAX_KEY
+    from .models import MAX_AGENT
 
     session: Any = getattr(request, "session", None)
     # Not loaded is not used: then we do nothing either.
@@ -103,21 +107,31 @@ def look(request: Any, ip: str | None) -> Visit | None:
         return None
     key, user_id = stored_key(session), _user_id(data)
     cookie = request.COOKIES.get(settings.SESSION_COOKIE_NAME) or ""
-    is_other = cookie != session.session_key and 0 < len(cookie) <= MAX_KEY
-    changed = is_other and session.modified
+    changed = session.modified and cookie != session.session_key and _is_key(session, cookie)
     note = getattr(request, "_device_note", None)
     if user_id is None or key is None:
         if not changed or (note is not None and note.forgotten == cookie):
             return None
-        return Visit(None, cookie, (), _names(session, cookie), False, None, "")
+        return Visit(None, cookie, (), names_of(session, cookie), False, None, "")
     logged_in = note is not None and note.logged_in
     due = memory.is_due((key, str(user_id)))
     if not (due or changed or logged_in or getattr(session, "has_moved", False)):
         return None
     agent = agents.clean(request.META.get("HTTP_USER_AGENT", ""), MAX_AGENT)
-    former = tuple(name for name in _names(session, session.session_key) if name != key)
-    old_keys = _names(session, cookie) if changed else ()
+    former = tuple(name for name in names_of(session, session.session_key) if name != key)
+    old_keys = names_of(session, cookie) if changed else ()
     return Visit(user_id, key, former, old_keys, logged_in, ip, agent)
+
+
+def _is_key(session: Any, cookie: str) -> bool:
+    """Whether this, the client's own text, can have been a key: a name in the store cannot, and its
+    row is that of a live session; and what no database takes would cost the new row."""
+    from .models import MAX_KEY
+
+    if len(cookie) > MAX_KEY or is_stored_name(cookie):
+        return False
+    plain = cookie.isascii() and cookie.isprintable()
+    return plain and bool(session._validate_session_key(cookie))
 
 
 def _user_id(data: Any) -> Any:
@@ -132,12 +146,14 @@ def _user_id(data: Any) -> Any:
 def record(visit: Visit) -> None:
     """A failure costs the row, and not the response."""
     try:
-        _record(visit)
+        with _savepoint():
+            _record(visit)
     except IntegrityError:
         pass  # another request was first, or the user is gone
     except Error as error:
         # Not the message: databases quote values in theirs, and the key is one.
         logger.error("The device of a session was not recorded: %s", type(error).__name__)
+        memory.forget((visit.key, str(visit.user_id)))
 
 
 def _record(visit: Visit) -> None:
@@ -151,18 +167,37 @@ def _record(visit: Visit) -> None:
     now = timezone.now()
     seen = {"last_seen": now, "ip": visit.ip, "user_agent": visit.user_agent}
     row = Device.objects.filter(session_key=visit.key)
-    if visit.old_keys:
-        old = Device.objects.filter(session_key__in=visit.old_keys)
-        if visit.logged_in:
-            old.delete()
-        elif old.filter(user_id=visit.user_id).update(session_key=visit.key, **seen):
-            return
+    if visit.old_keys and _replace(visit, seen):
+        return
     due = Q(last_seen__lt=now - timedelta(seconds=INTERVAL)) | ~Q(user_id=visit.user_id)
     if row.filter(due).update(user_id=visit.user_id, **seen) or row.exists():
         return
-    # With a savepoint: a site's transaction goes on if another request was first.
-    with transaction.atomic(using=router.db_for_write(Device)):
-        Device.objects.create(user_id=visit.user_id, session_key=visit.key, created=now, **seen)
+    Device.objects.create(user_id=visit.user_id, session_key=visit.key, created=now, **seen)
+
+
+def _replace(visit: Visit, seen: dict[str, Any]) -> bool:
+    """What becomes of the old key's row; whether it is this session's now."""
+    old = _rows(visit.old_keys)
+    try:
+        with _savepoint():
+            if not visit.logged_in:
+                mine = old.filter(user_id=visit.user_id)
+                return bool(mine.update(session_key=visit.key, **seen))
+            old.delete()
+    except IntegrityError:
+        pass  # this session has a row already
+    except Error as error:
+        # It must not cost the new row.
+        logger.error("The device of an old session was not removed: %s", type(error).__name__)
+    return False
+
+
+def _savepoint() -> Any:
+    """A site's transaction goes on if ours fails; without one a statement stands alone."""
+    from .models import Device
+
+    using = router.db_for_write(Device)
+    return nullcontext() if transaction.get_autocommit(using) else transaction.atomic(using)
 
 
 def record_now(request: Any) -> None:
@@ -180,16 +215,22 @@ def _rename(former: tuple[str, ...], key: str) -> None:
 
     rows = Device.objects.filter(session_key__in=former)
     try:
-        with transaction.atomic(using=router.db_for_write(Device)):
+        with _savepoint():
             rows.update(session_key=key)
     except IntegrityError:
         rows.delete()  # the other row is there already
 
 
 def forget(*keys: str) -> None:
+    _rows(keys).delete()
+
+
+def _rows(keys: tuple[str, ...]) -> Any:
+    """The rows of these keys alone: on MySQL "in" takes capitals for the same, "startswith" not."""
     from .models import Device
 
-    Device.objects.filter(session_key__in=keys).delete()
+    exactly = reduce(or_, (Q(session_key__startswith=key) for key in keys), Q())
+    return Device.objects.filter(exactly, session_key__in=keys)
 
 
 def get_ip(request: Any) -> str | None:
@@ -221,7 +262,8 @@ def _on_logout(sender: Any, request: Any, user: Any, **kwargs: Any) -> None:
     if user is None or stored_key(session) is None:
         return
     try:
-        forget(*_names(session, session.session_key))
+        with _savepoint():
+            forget(*names_of(session, session.session_key))
         if note := getattr(request, "_device_note", None):
             note.forgotten = session.session_key
     except Error as error:
