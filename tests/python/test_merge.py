@@ -248,6 +248,17 @@ def test_what_was_loaded_and_not_looked_at_gets_a_new_key(engine):
     assert stored(engine, session.session_key) == {"cart": ["tea"]}
 
 
+def test_after_a_logout_there_is_nothing_to_take_along(engine):
+    key = make(engine, cart=["tea"])
+    session = engine(key)
+    session.items()
+    session.flush()
+    saved = []
+    session.save = lambda must_create=False: saved.append(type(session).save(session, must_create))
+    session.cycle_key()
+    assert (len(saved), stored(engine, session.session_key)) == (1, {})
+
+
 class ToReplica:
     def db_for_read(self, model, **hints):
         return "replica"

@@ -78,6 +78,8 @@ def note_values(store: Any, data: dict[str, Any], cached: Any = None) -> None:
 class MergeMixin:
     """Goes before a session engine in the bases of a class."""
 
+    session_key: Any
+
     def cycle_key(self) -> None:
         """What others have saved since comes along to the new key. Who was logged out meanwhile
         and logs in now starts with what there was, as with Django."""
@@ -99,7 +101,8 @@ class MergeMixin:
     def _as_loaded(self) -> Any:
         """This session without our changes. By its save it becomes what is stored where saves go,
         which a replica may not know yet; and nothing of ours gets to the old key."""
-        if not (is_on(self, must_create=False) and hasattr(self, "_session_cache")):
+        is_stored = self.session_key is not None and hasattr(self, "_session_cache")
+        if not (is_stored and is_on(self, must_create=False)):
             return None
         loaded: Any = object.__new__(type(self))
         loaded.__dict__.update(self.__dict__)
