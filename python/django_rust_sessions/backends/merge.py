@@ -86,7 +86,7 @@ class MergeMixin:
         if (loaded := self._as_loaded()) is not None:
             with contextlib.suppress(UpdateError):
                 loaded.save()
-                rebase(self, loaded._base.stored, loaded._base.read)
+                self._take_along(loaded)
         super().cycle_key()  # type: ignore[misc]
 
     if HAS_ASYNC:
@@ -95,7 +95,7 @@ class MergeMixin:
             if (loaded := self._as_loaded()) is not None:
                 with contextlib.suppress(UpdateError):
                     await loaded.asave()
-                    rebase(self, loaded._base.stored, loaded._base.read)
+                    self._take_along(loaded)
             await super().acycle_key()  # type: ignore[misc]
 
     def _as_loaded(self) -> Any:
@@ -108,6 +108,10 @@ class MergeMixin:
         loaded.__dict__.update(self.__dict__)
         loaded._session_cache = loaded._base.read()
         return loaded
+
+    def _take_along(self, loaded: Any) -> None:
+        with contextlib.suppress(Exception):  # of values that cannot be stored: create() says so
+            rebase(self, loaded._base.stored, loaded._base.read)
 
     def _read_back(self, data: dict[str, Any]) -> dict[str, Any]:
         """As it comes out of the store again: lists for tuples, say."""
