@@ -214,6 +214,8 @@ class Theatre:
 
     def fit(self, key):
         """Django does not load what it cannot write to the cache then."""
+        if self.engine == "cached_db" and isinstance(key, bytes):
+            return UNKNOWN_KEY
         if self.engine == "cached_db" and isinstance(self.parts[-1], stores.Memcached):
             return UNKNOWN_KEY if isinstance(key, str) and not stores.is_for_memcached(key) else key
         return key
