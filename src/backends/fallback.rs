@@ -69,6 +69,14 @@ impl FallbackStore {
         move_over((&self.old, key), (&self.new, key), session).await
     }
 
+    /// A session of the old store, with the name that it has there: the new one may have another.
+    fn recalled(&self, mut session: Session) -> Session {
+        self.note(&mut session);
+        let name = session.stored_name().or(session.key()).cloned();
+        session.set_stored_name(name);
+        session
+    }
+
     /// What the old store had says nothing of how the new one would have it.
     fn note(&self, session: &mut Session) {
         if self.merges() {
@@ -160,13 +168,9 @@ impl SessionStore for FallbackStore {
         if session.key().is_some() {
             return Ok(session);
         }
-        let mut session = self.old.load(key).await?;
+        let session = self.old.load(key).await?;
         if session.key().is_some() {
-            self.note(&mut session);
-            // The new store may have another name for it.
-            let name = session.stored_name().or(session.key()).cloned();
-            session.set_stored_name(name);
-            return Ok(session);
+            return Ok(self.recalled(session));
         }
         // It may have moved between the two looks.
         self.new.load(key).await
@@ -177,13 +181,9 @@ impl SessionStore for FallbackStore {
         if session.key().is_some() {
             return Ok(session);
         }
-        let mut session = self.old.load_or_empty(key).await?;
+        let session = self.old.load_or_empty(key).await?;
         if session.key().is_some() {
-            self.note(&mut session);
-            // The new store may have another name for it.
-            let name = session.stored_name().or(session.key()).cloned();
-            session.set_stored_name(name);
-            return Ok(session);
+            return Ok(self.recalled(session));
         }
         self.new.load_or_empty(key).await
     }
