@@ -49,18 +49,28 @@ pub const CACHED_DB_KEY_PREFIX: &str = "django.contrib.sessions.cached_db";
 #[derive(Clone)]
 pub struct KeyLayout {
     key_prefix: String,
-    version: i64,
+    /// As Python shows it, for that is how it comes into the keys.
+    version: String,
     /// What Django's own function puts before each key.
     head: String,
     function: Option<Arc<KeyFunction>>,
 }
 
-type KeyFunction = dyn Fn(&str, &str, i64) -> String + Send + Sync;
+type KeyFunction = dyn Fn(&str, &str, &str) -> String + Send + Sync;
 
 impl KeyLayout {
-    /// The layout of a cache with these two settings.
-    pub fn new(key_prefix: impl Into<String>, version: i64) -> Self {
-        let key_prefix = key_prefix.into();
+    /// The layout of a cache with these two settings. The version is mostly a number; where it is none, what Python's `str()`
+    /// makes of it.
+    ///
+    /// ```
+    /// use django_sessions::caches::KeyLayout;
+    ///
+    /// assert_eq!(KeyLayout::new("shop", 2).make_key("greeting"), "shop:2:greeting");
+    /// // "VERSION": os.environ.get("CACHE_VERSION"), which is not set
+    /// assert_eq!(KeyLayout::new("shop", "None").make_key("greeting"), "shop:None:greeting");
+    /// ```
+    pub fn new(key_prefix: impl Into<String>, version: impl fmt::Display) -> Self {
+        let (key_prefix, version) = (key_prefix.into(), version.to_string());
         let head = format!("{key_prefix}:{version}:");
         Self { key_prefix, version, head, function: None }
     }
@@ -79,7 +89,7 @@ impl KeyLayout {
     #[must_use]
     pub fn with_function(
         mut self,
-        function: impl Fn(&str, &str, i64) -> String + Send + Sync + 'static,
+        function: impl Fn(&str, &str, &str) -> String + Send + Sync + 'static,
     ) -> Self {
         self.function = Some(Arc::new(function));
         self
@@ -93,7 +103,7 @@ impl KeyLayout {
     /// The key of these two parts.
     pub(crate) fn make_key_of(&self, prefix: &str, key: &str) -> String {
         match &self.function {
-            Some(function) => function(&[prefix, key].concat(), &self.key_prefix, self.version),
+            Some(function) => function(&[prefix, key].concat(), &self.key_prefix, &self.version),
             None => [&self.head, prefix, key].concat(),
         }
     }

@@ -443,15 +443,15 @@ impl Session {
         let Some(value) = self.get_value(EXPIRY_KEY) else { return Ok(None) };
         // To Python, true and false are 1 and 0.
         if let Ok(seconds) = value.to::<f64>().or_else(|_| value.to::<bool>().map(f64::from)) {
-            return match seconds.is_finite() {
-                true if seconds == 0.0 => Ok(Some(Expiry::BrowserClose)),
-                // Fractions of a second are cut: no cookie can carry them.
-                true => Ok(Some(Expiry::Seconds(seconds as i64))),
-                false => Err(SessionError::Expiry),
-            };
+            return seconds_of(seconds);
         }
         match value.to::<Option<String>>().map_err(|_| SessionError::Expiry)? {
             None => Ok(None),
+            // Which a cache keeps as it is: to Python it is a number of seconds.
+            Some(number) if value.is_decimal() => match number.parse::<f64>() {
+                Ok(seconds) => seconds_of(seconds),
+                Err(_) => Err(SessionError::Expiry),
+            },
             Some(text) => parse_moment(&text, settings)
                 .map(|moment| Some(Expiry::At(moment)))
                 .ok_or(SessionError::Expiry),
@@ -530,6 +530,15 @@ fn isoformat(moment: Timestamp) -> String {
 fn isoformat_of(moment: Timestamp) -> &'static str {
     let whole = moment.subsec_microsecond() == 0 && moment.subsec_millisecond() == 0;
     if whole { "%FT%T" } else { "%FT%T.%6f" }
+}
+
+fn seconds_of(seconds: f64) -> Result<Option<Expiry>, SessionError> {
+    match seconds.is_finite() {
+        true if seconds == 0.0 => Ok(Some(Expiry::BrowserClose)),
+        // Fractions of a second are cut: no cookie can carry them.
+        true => Ok(Some(Expiry::Seconds(seconds as i64))),
+        false => Err(SessionError::Expiry),
+    }
 }
 
 const PARSER: DateTimeParser = DateTimeParser::new();

@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use sqlx::AssertSqlSafe;
 
 use crate::servers::Servers;
-use crate::{Measured, Plan, Row, key, measure, settings};
+use crate::{Measured, Plan, Row, floor, key, measure, settings};
 
 /// Reads and writes the bytes that a store keeps for the session of a number.
 #[async_trait]
@@ -123,6 +123,7 @@ impl Database {
             name: self.name,
             store: Arc::new(DbStore::new(self.pool.clone(), settings())),
             bare: Arc::new(self.sessions()),
+            floors: (floor::SIGNED_TEXT, &[floor::SIGNED_TEXT]),
         }
     }
 
@@ -185,6 +186,7 @@ fn files(directory: &Path) -> Measured {
         name: "file",
         store: Arc::new(store),
         bare: Arc::new(Files { directory: directory.to_owned(), name: |key| format!("sessionid{key}") }),
+        floors: (floor::SIGNED_TEXT, &[floor::SIGNED_TEXT]),
     }
 }
 

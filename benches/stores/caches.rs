@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use super::{Bare, Database, Files};
 use crate::servers::Servers;
-use crate::{Measured, Plan, Row, key, measure, settings};
+use crate::{Measured, Plan, Row, floor, key, measure, settings};
 
 const PREFIX: &str = ":1:django.contrib.sessions.cache";
 const CACHED_DB_PREFIX: &str = ":1:django.contrib.sessions.cached_db";
@@ -38,7 +38,12 @@ pub(crate) async fn each_cache(plan: &Plan, rows: &mut Vec<Row>) {
         let url = server.text("redis", "url");
         let cache = RedisCache::open(&RedisSettings::new(url)).await.expect("the server is there");
         let bare = Redis::connect(url, PREFIX).await;
-        let measured = Measured { name: "redis", store: Arc::new(store(cache)), bare: Arc::new(bare) };
+        let measured = Measured {
+            name: "redis",
+            store: Arc::new(store(cache)),
+            bare: Arc::new(bare),
+            floors: (floor::PICKLE, &[floor::PICKLE]),
+        };
         measure(&measured, plan, rows).await;
     }
     if plan.wants("memcached")
@@ -48,7 +53,12 @@ pub(crate) async fn each_cache(plan: &Plan, rows: &mut Vec<Row>) {
         let cache =
             MemcachedCache::open(&MemcachedSettings::new([&*address])).expect("the settings are good");
         let bare = Memcached::connect(&address).await;
-        let measured = Measured { name: "memcached", store: Arc::new(store(cache)), bare: Arc::new(bare) };
+        let measured = Measured {
+            name: "memcached",
+            store: Arc::new(store(cache)),
+            bare: Arc::new(bare),
+            floors: (floor::PICKLE, &[floor::PICKLE]),
+        };
         measure(&measured, plan, rows).await;
     }
     if plan.wants("filebased") {
@@ -58,7 +68,12 @@ pub(crate) async fn each_cache(plan: &Plan, rows: &mut Vec<Row>) {
         let cache = FileBasedCache::open(&settings).expect("the settings are good");
         let name = |key: &str| format!("{}.djcache", md5(&format!("{PREFIX}{key}")));
         let bare = Files { directory: PathBuf::from(folder.path()), name };
-        let measured = Measured { name: "filebased", store: Arc::new(store(cache)), bare: Arc::new(bare) };
+        let measured = Measured {
+            name: "filebased",
+            store: Arc::new(store(cache)),
+            bare: Arc::new(bare),
+            floors: (floor::ZLIB, &[floor::ZLIB]),
+        };
         measure(&measured, plan, rows).await;
     }
     if plan.wants("dbcache")
@@ -72,7 +87,12 @@ pub(crate) async fn each_cache(plan: &Plan, rows: &mut Vec<Row>) {
         settings.max_entries = 1_000_000;
         let cache = DbCache::new(database.pool.clone(), &settings);
         let bare = database.bare(["cache", "cache_key", "value", "expires"], PREFIX);
-        let measured = Measured { name: "dbcache", store: Arc::new(store(cache)), bare: Arc::new(bare) };
+        let measured = Measured {
+            name: "dbcache",
+            store: Arc::new(store(cache)),
+            bare: Arc::new(bare),
+            floors: (floor::BASE64, &[floor::BASE64]),
+        };
         measure(&measured, plan, rows).await;
     }
     if plan.wants("cached_db")
@@ -87,6 +107,7 @@ pub(crate) async fn each_cache(plan: &Plan, rows: &mut Vec<Row>) {
             name: "cached_db",
             store: Arc::new(CachedDbStore::new(store(cache), db)),
             bare: Arc::new(bare),
+            floors: (floor::PICKLE, &[floor::SIGNED_TEXT, floor::PICKLE]),
         };
         measure(&measured, plan, rows).await;
     }

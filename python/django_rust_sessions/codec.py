@@ -23,10 +23,22 @@ logger = logging.getLogger("django.security.SuspiciousSession")
 MAX_SIGNERS = 64
 
 
+_djangos_dumps, _djangos_loads = JSONSerializer.dumps, JSONSerializer.loads
+
+
+def is_djangos(serializer: Any) -> bool:
+    """Whether it is Django's own, of which the project has replaced nothing."""
+    return (
+        serializer is JSONSerializer
+        and JSONSerializer.dumps is _djangos_dumps
+        and JSONSerializer.loads is _djangos_loads
+    )
+
+
 def dumps(obj: Any, *, salt: str, serializer: Any) -> str:
     """django.core.signing.dumps() with compress=True."""
     signer = _get_signer(salt, option("MAX_INFLATED"))
-    if serializer is JSONSerializer:
+    if is_djangos(serializer):
         return signer.dumps(obj, int(time.time()))
     data = serializer().dumps(obj)
     # Serializers may return anything that zlib takes.
@@ -47,7 +59,7 @@ def loads(
     With the option LEGACY also what Django before 3.1 signed, and if `legacy_class` is given, what
     that engine class encoded.
     """
-    if serializer is JSONSerializer and not options.legacy and not options.pickles:
+    if is_djangos(serializer) and not options.legacy and not options.pickles:
         # The usual case, without what the others need.
         now = None if max_age is None else time.time()
         return _get_signer(salt, options.max_inflated).loads(signed, max_age=max_age, now=now)
@@ -79,7 +91,7 @@ class _Reader:
 
     def read_signed(self, signer: Signer) -> Any:
         now = None if self.max_age is None else time.time()
-        if self.serializer is not JSONSerializer:
+        if not is_djangos(self.serializer):
             return self.read(signer.loads_bytes(self.signed, max_age=self.max_age, now=now))
         try:
             return signer.loads(self.signed, max_age=self.max_age, now=now)
@@ -89,7 +101,7 @@ class _Reader:
             return self.read(signer.loads_bytes(self.signed, max_age=self.max_age, now=now))
 
     def read(self, payload: bytes) -> Any:
-        if self.serializer is not JSONSerializer:
+        if not is_djangos(self.serializer):
             return self.serializer().loads(payload)
         # All of Django's pickles begin so, and no JSON does.
         if self.options.pickles and payload.startswith(b"\x80"):
@@ -125,7 +137,7 @@ class CodecMixin(LazyDefaultsMixin):
 
     def _calls_project(self) -> bool:
         """Whether a save calls what the project has, and Django's middleware calls in a thread."""
-        return self.serializer is not JSONSerializer
+        return not is_djangos(self.serializer)
 
     def encode(self, session_dict: dict[str, Any]) -> str:
         return dumps(session_dict, salt=self.key_salt, serializer=self.serializer)

@@ -278,7 +278,10 @@ impl SessionStore for CacheStore {
     /// When the cache fails. Django goes on without the session then, and the visitor seems to be logged out.
     async fn load_or_empty(&self, key: &SessionKey) -> Result<Session, StoreError> {
         match self.load(key).await {
-            Err(StoreError::Format(error)) => {
+            Err(
+                error @ (StoreError::Format(_)
+                | StoreError::Cache(CacheError::Unreadable(_) | CacheError::Flags { .. })),
+            ) => {
                 let error: &dyn std::error::Error = &error;
                 tracing::error!(target: "django.contrib.sessions", ?key, error, "Session not read from the cache");
                 Ok(Session::new())

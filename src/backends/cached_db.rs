@@ -207,11 +207,18 @@ impl SessionStore for CachedDbStore {
 
     /// The session in the cache, or else in the table, from which the cache is filled for the life that it still has.
     ///
+    /// Where the cache has an object that JSON has not, as a `QueryDict` or an enum, the table has what Python made of it
+    /// there: that can be read, and saved again.
+    ///
     /// # Errors
     /// When the database fails. What the cache does not do is logged.
     #[tracing::instrument(level = "debug", skip_all, fields(?key))]
     async fn load(&self, key: &SessionKey) -> Result<Session, StoreError> {
         match self.cache.get(key, self.merges()).await {
+            Ok(Some((data, _))) if !data.has_json() => match self.db.row(key).await? {
+                Some(row) => self.db.decode(key, &row),
+                None => Ok(Session::new()),
+            },
             Ok(Some((data, seen))) => {
                 let mut session = Session::with_data(Some(key.clone()), data);
                 if self.merges() {

@@ -76,6 +76,10 @@ impl Value {
         }
     }
 
+    pub(crate) fn is_decimal(&self) -> bool {
+        matches!(self, Self::Pickle(value) if value.class() == "decimal.Decimal")
+    }
+
     /// The value as Python's `json.dumps` would write it.
     ///
     /// # Errors
@@ -364,6 +368,19 @@ impl Data {
             object.insert_bytes(text, value.to_json().map_err(refused)?.into_owned());
         }
         Ok(object)
+    }
+
+    /// Whether whoever reads JSON can have every object in it.
+    #[cfg(feature = "_sql")]
+    pub(crate) fn has_json(&self) -> bool {
+        let is_plain = |value: &Value| !matches!(value, Value::Pickle(value) if value.is_beside_objects());
+        self.entries.iter().all(|Entry { key, value }| {
+            let key_has = match key {
+                EntryKey::Read(key) => is_plain(key) || key.to_json_key().is_ok(),
+                EntryKey::Text(_) => true,
+            };
+            key_has && (is_plain(value) || value.to_json().is_ok())
+        })
     }
 
     /// The values of a dict that Python pickled; `None` for anything else.

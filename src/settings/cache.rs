@@ -1,6 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::tree::{Fault, Reader, Table, Tree, unknown_key};
@@ -33,8 +34,8 @@ use crate::caches::redis::RedisSettings;
 pub struct CacheSettings {
     /// `KEY_PREFIX`: none.
     pub key_prefix: String,
-    /// `VERSION`: 1.
-    pub version: i64,
+    /// `VERSION`: 1. What is no number, as Python's `str()` shows it.
+    pub version: String,
     /// What makes the keys: Django's own function.
     pub key_function: KeyFunction,
     /// `BACKEND`, and what it wants to know.
@@ -44,7 +45,7 @@ pub struct CacheSettings {
 impl CacheSettings {
     /// Django's defaults, with this cache.
     pub fn new(backend: CacheBackend) -> Self {
-        Self { key_prefix: String::new(), version: 1, key_function: KeyFunction::Django, backend }
+        Self { key_prefix: String::new(), version: "1".to_owned(), key_function: KeyFunction::Django, backend }
     }
 
     pub(super) fn read(tree: Tree) -> Result<Self, Fault> {
@@ -53,7 +54,11 @@ impl CacheSettings {
         reader.read("backend", &mut name)?;
         let mut settings = Self::new(CacheBackend::Missing { backend: "", feature: "" });
         reader.read("key_prefix", &mut settings.key_prefix)?;
-        reader.read("version", &mut settings.version)?;
+        settings.version = match reader.take("version") {
+            Some(Tree::Integer(number)) => number.to_string(),
+            Some(text) => String::deserialize(text).map_err(|fault| fault.under("version"))?,
+            None => settings.version,
+        };
         let mut function = None;
         reader.read("key_function", &mut function)?;
         if let Some(path) = function {
@@ -168,7 +173,7 @@ pub enum KeyFunction {
 }
 
 /// Of key, prefix and version, the server's key.
-pub type MakeKey = dyn Fn(&str, &str, i64) -> String + Send + Sync;
+pub type MakeKey = dyn Fn(&str, &str, &str) -> String + Send + Sync;
 
 impl fmt::Debug for KeyFunction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

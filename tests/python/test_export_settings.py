@@ -13,6 +13,7 @@ import sys
 import tomllib
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import hypothesis
@@ -32,6 +33,7 @@ from django_rust_sessions.backends.cache import SessionStore as RustCache
 from django_rust_sessions.backends.file import SessionStore as RustFile
 from django_rust_sessions.management.commands.export_session_settings import Command
 from django_rust_sessions.management.export import auth as export_auth
+from django_rust_sessions.management.export import caches as export_caches
 from django_rust_sessions.management.export.common import Refused, Report
 from django_rust_sessions.management.export.writers import to_json, to_toml
 from hypothesis import given
@@ -392,6 +394,10 @@ def test_merge_is_exported():
     assert tree["merge"] is True
 
 
+def test_sessions_without_an_end_are_refused():
+    assert "SESSION_COOKIE_AGE is None: sessions have no end" in refusal(SESSION_COOKIE_AGE=None)
+
+
 def test_routers():
     with override_settings(DATABASE_ROUTERS=[Router()]):
         text, err = run(format="json")
@@ -500,12 +506,14 @@ def one_cache(backend, location="", options=None, **more):
     )
     found = tree["caches"]["default"]
     assert found.pop("key_prefix") == more.get("KEY_PREFIX", "")
-    assert found.pop("version") == more.get("VERSION", 1)
+    if "VERSION" not in more:
+        assert found.pop("version") == 1
     return found
 
 
 def test_redis():
     assert one_cache(REDIS, "redis://a:1,redis://b:2", KEY_PREFIX="shop", VERSION=2) == {
+        "version": 2,
         "backend": "redis",
         "location": ["redis://a:1", "redis://b:2"],
     }
@@ -594,6 +602,8 @@ def test_other_caches(tmp_path):
         "location": ["a:1", "b:2"],
         "options": {"library": "pymemcache", "connect_timeout": 2},
     }
+    # pymemcache's own form of an address, from which it makes the same name.
+    assert one_cache(memcached, [("a", 1), ("::1", 2)])["location"] == ["a:1", "[::1]:2"]
     assert one_cache("django.core.cache.backends.db.DatabaseCache", "my cache") == {
         "backend": "database",
         "location": "my cache",
@@ -608,6 +618,38 @@ def test_other_caches(tmp_path):
 
 def make_key(key, key_prefix, version):
     return f"{key_prefix}/{version}/{key}"
+
+
+@pytest.mark.parametrize(
+    ("behaviors", "exported"),
+    [
+        ({}, {}),
+        ({"tcp_nodelay": True, "num_replicas": 0}, {}),
+        ({"ketama": True, "ketama_weighted": False}, {"behaviors": {"ketama": True}}),
+        ({"ketama_weighted": True}, {"behaviors": {"ketama_weighted": True}}),
+    ],
+)
+def test_behaviors_of_pylibmc(behaviors, exported):
+    found = pylibmc({"behaviors": behaviors})
+    assert found["options"] == {"library": "pylibmc", **exported}
+
+
+def test_copies_that_rust_would_not_delete():
+    with pytest.raises(Refused, match="'num_replicas': a session has copies"):
+        pylibmc({"behaviors": {"num_replicas": 1}})
+
+
+def pylibmc(options):
+    # Of the cache itself only the addresses are asked, and pylibmc need not be installed.
+    cache = SimpleNamespace(_servers=["a:1"])
+    return export_caches._pylibmc("default", cache, {"OPTIONS": options}, Report(False), "there")
+
+
+@pytest.mark.parametrize(
+    ("version", "exported"), [(3, 3), (None, "None"), ("v7", "v7"), (True, "True"), (1.5, "1.5")]
+)
+def test_the_version_is_what_stands_in_the_keys(version, exported):
+    assert one_cache(REDIS, "redis://a", VERSION=version)["version"] == exported
 
 
 def test_key_function():

@@ -73,8 +73,8 @@ def hashed(**options):
 def make(engine, **values):
     session = engine()
     session.update(values)
-    session.create()
-    session.update(values)
+    session.save()
+    session.modified = True
     session.save()
     return session.session_key
 
@@ -105,6 +105,48 @@ def run(method, *args):
 
 
 # ------------------------------------------------------------------------------ what the store sees
+
+
+# As middlewares, logins, and both in async views make one.
+WAYS = ["save", "create", "cycle_key"]
+WAYS += ["asave", "acreate", "acycle_key"] if hasattr(SessionBase, "aget") else []
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_new_session_is_under_its_hash_alone(engine, way):
+    with hashed(**ON):
+        session = engine()
+        session["cart"] = ["tea"]
+        run(getattr(session, way))
+        if way in ("create", "acreate"):
+            session.save()
+        key = session.session_key
+        assert engine(key)["cart"] == ["tea"]
+        if engine.kind != "memcached":
+            assert key not in contents(engine)
+        # Nothing else is left of it that would let its browser in.
+        engine.from_stored_name(session.stored_name).delete()
+        assert engine(key).load() == {}
+        with hashed(HASH_KEYS=None):
+            assert engine(key).load() == {}
+
+
+class Strict:
+    """A project's engine that looks at keys more closely than Django's."""
+
+    def _validate_session_key(self, key):
+        return super()._validate_session_key(key) and key.isalnum()
+
+
+def test_a_class_that_is_strict_about_keys(engine):
+    with hashed(**ON):
+        strict = type("SessionStore", (Strict, engine), {"kind": engine.kind})
+        key = make(strict, cart=["tea"])
+        assert strict(key)["cart"] == engine(key)["cart"] == ["tea"]
+        assert strict("not a key!").session_key is None
+        session = strict.from_stored_name(strict(key).stored_name)
+        session.delete()
+        assert strict(key).load() == {}
 
 
 def test_the_store_never_sees_the_key(engine):

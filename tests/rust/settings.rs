@@ -64,6 +64,7 @@ fn each_sentence_names_the_key_and_what_to_do() {
             "[caches.a]\nbackend = \"redsi\"",
             "settings: caches.a.backend: there is no such backend; do you mean \"redis\"?",
         ),
+        ("[caches.a]\nversion = [1]", "settings: caches.a.version: this is a list, and should be a string"),
         ("[caches.a]\nprefix = 1", "settings: caches.a.prefix: there is no such setting; "),
         (
             "[caches.a]\nbackend = \"redis\"\n[caches.a.options]\npasword = 1",
@@ -191,13 +192,10 @@ fn what_the_environment_lacks_is_named() {
         ("DATABASE_URL", "postgres://u:hush%4@h/n", "environment: DATABASE_URL: a % is not followed"),
         ("DATABASE_URL", "mysql://u:hush@h:a/n", "environment: DATABASE_URL: "),
         ("CACHE_URL", "hush", "environment: CACHE_URL: this should begin with redis://"),
-        ("CACHE_VERSION", "hush", "environment: CACHE_VERSION: this is a text"),
     ] {
         let mut variables = vec![(name, value), ("SECRET_KEY", "k")];
-        match name {
-            "X" => drop(variables.pop()),
-            "CACHE_VERSION" => variables.push(("CACHE_URL", "redis://a")),
-            _ => {}
+        if name == "X" {
+            variables.pop();
         }
         let found = from_variables(&variables).expect_err(name).to_string();
         assert!(found.starts_with(sentence), "{found}\n{sentence}");

@@ -11,6 +11,7 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
+from django.contrib.sessions.backends.cache import KEY_PREFIX as KEY_PREFIX
 from django.contrib.sessions.backends.cache import SessionStore as DjangoSessionStore
 from django.core.cache import caches
 from django.core.exceptions import SynchronousOnlyOperation
@@ -52,7 +53,8 @@ class CacheMixin:
     def __init__(self, session_key: str | None = None) -> None:
         # Django makes its cache here. That is not needed for Redis, and would cost each request of
         # an ASGI server, where caches live no longer than a request.
-        self._native = session_caches.native(settings.SESSION_CACHE_ALIAS)
+        if self._own_cache is None:
+            self._native = session_caches.native(settings.SESSION_CACHE_ALIAS)
         SessionBase.__init__(self, session_key)  # type: ignore[arg-type]
 
     @property

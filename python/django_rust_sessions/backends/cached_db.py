@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.contrib.sessions.backends.cached_db import KEY_PREFIX as KEY_PREFIX
 from django.contrib.sessions.backends.cached_db import SessionStore as DjangoSessionStore
 
 from ..conf import option

@@ -19,6 +19,7 @@ from django.core.exceptions import SuspiciousOperation
 from django.db import (
     DEFAULT_DB_ALIAS,
     DatabaseError,
+    Error,
     IntegrityError,
     connections,
     models,
@@ -211,7 +212,7 @@ class Statements:
     def select_to_merge(self, key: str) -> str | None:
         """The data of the session as it is now, to be written over."""
         sql = f"SELECT {self.data} FROM {self.table} WHERE {self.key} = %s"
-        if self.connection.in_atomic_block and self.connection.vendor != "sqlite":
+        if in_transaction(self.connection) and self.connection.vendor != "sqlite":
             # Else a transaction of MySQL is shown what was there when it began.
             sql += " FOR UPDATE"
         row = self._fetch(sql, (key,))
@@ -280,7 +281,13 @@ class Statements:
                 return self._execute(sql, params, forgive)
         if self.may_be_lost and connection.vendor == "postgresql":
             sql += ASYNC_COMMIT
-        return self._execute(sql, params, forgive)
+        try:
+            return self._execute(sql, params, forgive)
+        except Error:
+            # As Django's transaction.atomic() does with a connection that cannot be rolled back: a
+            # process that serves no requests would go on with it for ever.
+            connection.close_if_unusable_or_obsolete()
+            raise
 
     def _execute(self, sql: str, params: tuple[Any, ...], forgive: Any = ()) -> int:
         try:

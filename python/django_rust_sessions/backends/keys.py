@@ -55,8 +55,7 @@ class HashedKeysMixin:
     def from_stored_name(cls, name: str) -> Self:
         """The session that the store knows by that name, to look at it or to end it."""
         store = cls()
-        store._has_stored_name = True
-        store._session_key = name
+        store._take_name(name)
         return store
 
     def stored_names(self, key: str) -> tuple[str, ...]:
@@ -109,6 +108,10 @@ class HashedKeysMixin:
         super().create()  # type: ignore[misc]
 
     def save(self, must_create: bool = False) -> None:
+        if self.session_key is None:
+            # Comes back here with its key. What an engine does after that would be done to the
+            # session itself, not to its twin, and show the key to the store.
+            return self.create()
         names = self._names(self.session_key)
         if names is None:
             return super().save(must_create)  # type: ignore[misc,no-any-return]
@@ -181,6 +184,8 @@ class HashedKeysMixin:
             await super().acreate()  # type: ignore[misc]
 
         async def asave(self, must_create: bool = False) -> None:
+            if self.session_key is None:
+                return await self.acreate()
             names = self._names(self.session_key)
             if names is None:
                 return await super().asave(must_create)  # type: ignore[misc,no-any-return]
@@ -247,9 +252,13 @@ class HashedKeysMixin:
         store, other tasks may ask it for its key."""
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        twin._has_stored_name, twin._read_failed = True, False
-        twin._session_key = name
+        twin._read_failed = False
+        twin._take_name(name)
         return twin
+
+    def _take_name(self, name: str) -> None:
+        # A name, which a class that looks at keys closely might refuse.
+        self._has_stored_name, self._SessionBase__session_key = True, name
 
     def _take_from(self, twin: Self, name: str) -> bool:
         """What the engine noted on the twin. False if it found no session."""

@@ -204,7 +204,8 @@ def _from_django(cache: Any) -> "SessionCache":
     if client._pool_class is not redis.ConnectionPool:
         raise _NotUnderstood("the option pool_class is the project's own")
     pools = [client._pool_class.from_url(url, **client._pool_options) for url in client._servers]
-    servers = [_server(pool) for pool in pools]
+    # Django has pools for each thread, so that no thread waits for another's connection.
+    servers = [_server(pool, is_shared=False) for pool in pools]
 
     def make_key(key: str) -> Any:
         made = cache.make_key(key)
@@ -278,8 +279,8 @@ def _from_django_redis(cache: Any) -> "SessionCache":
     )
 
 
-def _server(pool: Any) -> Any:
-    """The server that a pool of redis-py would connect to."""
+def _server(pool: Any, *, is_shared: bool = True) -> Any:
+    """The server that a pool of redis-py would connect to, which threads share or not."""
     from redis import connection
 
     from .redis import Address, Server
@@ -300,4 +301,4 @@ def _server(pool: Any) -> Any:
     )
     # redis-py's word for "as many as there are threads" is a very large number.
     limit = pool.max_connections
-    return Server(address, limit if limit and limit < 2**16 else None)
+    return Server(address, limit if is_shared and limit and limit < 2**16 else None)

@@ -23,7 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from .resp import new_reader, pack
+from .resp import AuthenticationWrongNumberOfArgsError, new_reader, pack
 
 READ_SIZE = 64 * 1024
 
@@ -53,9 +53,14 @@ class Address:
         self.tls = _tls_context(parsed) if hasattr(parsed, "ca_certs") else None
         self.connect_timeout, self.timeout = connect_timeout, timeout
         self.greeting = [pack(*words) for words in _greeting(parsed)]
+        self.old_login = pack(b"AUTH", (parsed.password or "").encode())
 
     def __str__(self) -> str:
         return self.path or f"{self.host}:{self.port}"
+
+    def knows_no_users(self, reply: Any) -> bool:
+        """Whether this is the answer of a server before Redis 6, which takes a password alone."""
+        return isinstance(reply, AuthenticationWrongNumberOfArgsError)
 
     def open(self) -> socket.socket:
         if self.path:
@@ -122,8 +127,8 @@ def _greeting(parsed: Any) -> list[tuple[bytes, ...]]:
     """The commands that begin a connection."""
     commands: list[tuple[str, ...]] = []
     if parsed.username or parsed.password:
-        user = (parsed.username,) if parsed.username else ()
-        commands.append(("AUTH", *user, parsed.password or ""))
+        # As redis-py greets: a password alone is refused where there is none to tell.
+        commands.append(("AUTH", parsed.username or "default", parsed.password or ""))
     if parsed.client_name:
         commands.append(("CLIENT", "SETNAME", parsed.client_name))
     if parsed.db:
@@ -164,6 +169,8 @@ class Connection:
         try:
             for command in address.greeting:
                 reply = self.call(command)
+                if address.knows_no_users(reply):
+                    reply = self.call(address.old_login)
                 if isinstance(reply, Exception):
                     raise reply
         except BaseException:
@@ -328,6 +335,8 @@ async def _connect(address: Address, loop: asyncio.AbstractEventLoop) -> AsyncCo
             prepare(connection.transport.get_extra_info("socket"))
         for command in address.greeting:
             reply = await connection.call(command)
+            if address.knows_no_users(reply):
+                reply = await connection.call(address.old_login)
             if isinstance(reply, Exception):
                 raise reply
     except BaseException:

@@ -1,25 +1,45 @@
 """Redis's protocol, as far as sessions need it: errors are redis-py's, as Django's cache raises."""
 
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    InvalidResponse,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
+from typing import Any
+
+from redis import exceptions
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
 from .._native import ReplyReader, pack_command
 
+
+def _class(name: str) -> Any:
+    # Releases of redis-py differ in what they tell apart.
+    return getattr(exceptions, name, ResponseError)
+
+
+AuthenticationWrongNumberOfArgsError = _class("AuthenticationWrongNumberOfArgsError")
+
 _ERRORS = {
-    "LOADING": BusyLoadingError,
-    "NOAUTH": AuthenticationError,
-    "NOPERM": NoPermissionError,
-    "OOM": OutOfMemoryError,
-    "READONLY": ReadOnlyError,
-    "WRONGPASS": AuthenticationError,
+    "ASK": _class("AskError"),
+    "CLUSTERDOWN": _class("ClusterDownError"),
+    "CROSSSLOT": _class("ClusterCrossSlotError"),
+    "EXECABORT": _class("ExecAbortError"),
+    "LOADING": _class("BusyLoadingError"),
+    "MASTERDOWN": _class("MasterDownError"),
+    "MOVED": _class("MovedError"),
+    "NOAUTH": _class("AuthenticationError"),
+    "NOPERM": _class("NoPermissionError"),
+    "NOSCRIPT": _class("NoScriptError"),
+    "OOM": _class("OutOfMemoryError"),
+    "READONLY": _class("ReadOnlyError"),
+    "TRYAGAIN": _class("TryAgainError"),
+    "WRONGPASS": _class("AuthenticationError"),
+}
+# What begins with ERR is told apart by its text.
+_ERR = {
+    "max number of clients reached": _class("ConnectionError"),
+    "invalid password": _class("AuthenticationError"),
+    "wrong number of arguments for 'auth' command": AuthenticationWrongNumberOfArgsError,
+    "wrong number of arguments for 'AUTH' command": AuthenticationWrongNumberOfArgsError,
+    "Client sent AUTH, but no password is set": _class("AuthenticationError"),
+    "AUTH <password> called without any password configured for the default user. "
+    "Are you sure your configuration is correct?": _class("AuthenticationError"),
 }
 
 pack = pack_command
@@ -36,6 +56,6 @@ def new_reader(*, resp3: bool = False) -> ReplyReader:
 
 def _to_error(text: str) -> RedisError:
     code, _, message = text.partition(" ")
-    if code in _ERRORS:
-        return _ERRORS[code](message)
-    return ResponseError(message if code == "ERR" else text)
+    if code == "ERR":
+        return _ERR.get(message, ResponseError)(message)
+    return _ERRORS[code](message) if code in _ERRORS else ResponseError(text)

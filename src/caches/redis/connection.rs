@@ -238,6 +238,7 @@ pub(super) fn explain(error: RedisError) -> CacheError {
             "this user may not do that: sessions need GET, SET, EXISTS, DEL, EXPIRE and PERSIST on their keys, EVAL if \
              saves are merged, and to be listed SCAN, INFO and PTTL"
         }
+        (_, Some("WRONGTYPE")) => return CacheError::Unreadable("it is a list, a set or the like of Redis"),
         _ => return CacheError::Redis(error),
     };
     CacheError::Login { advice, source: error }
@@ -270,7 +271,10 @@ pub(super) fn node(address: &Address) -> RedisResult<ConnectionInfo> {
         login = login.set_username(username);
     }
     if let Some(password) = &address.password {
-        login = login.set_password(password);
+        // As redis-py greets: a password alone is refused by a server that wants none. One before Redis 6, which knows no
+        // users, is asked once more without the name.
+        let username = address.username.as_deref().unwrap_or("default");
+        login = login.set_username(username).set_password(password);
     }
     Ok(ConnectionAddr::Unix("".into()).into_connection_info()?.set_redis_settings(login))
 }

@@ -142,6 +142,11 @@ impl Graph {
         self.items(links).as_chunks().0
     }
 
+    #[cfg(feature = "_sql")]
+    pub(super) fn has_objects(&self) -> bool {
+        !self.objects.is_empty()
+    }
+
     pub(super) fn object(&self, place: u32) -> &Object {
         &self.objects[place as usize]
     }

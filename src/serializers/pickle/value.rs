@@ -111,6 +111,12 @@ impl Value {
         classes::type_name(&self.graph, self.id)
     }
 
+    /// Whether its pickle has objects, in it or elsewhere: without any, it is made of Python's own types only.
+    #[cfg(feature = "_sql")]
+    pub(crate) fn is_beside_objects(&self) -> bool {
+        self.graph.has_objects()
+    }
+
     /// Reads the value into a Rust type.
     ///
     /// Tuples, sets and lists are sequences, bytes are bytes or a sequence of numbers, texts marked as safe are text.

@@ -103,7 +103,7 @@ impl CacheSettings {
     /// # Errors
     /// When the project has a `KEY_FUNCTION`, and `key_function` is still the name of it and no Rust function.
     pub fn key_layout(&self) -> Result<KeyLayout, SettingsError> {
-        let layout = KeyLayout::new(self.key_prefix.clone(), self.version);
+        let layout = KeyLayout::new(self.key_prefix.clone(), &self.version);
         match &self.key_function {
             KeyFunction::Django => Ok(layout),
             KeyFunction::Rust(function) => {

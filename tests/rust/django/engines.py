@@ -7,6 +7,7 @@ Out: {"value": text} or {"error": class}.
 
 import datetime
 import decimal
+import http
 import json
 import sys
 import uuid
@@ -14,6 +15,7 @@ from importlib import import_module
 
 import django
 from django.conf import settings
+from django.http import QueryDict
 from django.utils import timezone
 
 
@@ -27,7 +29,10 @@ class Basket:
         return f"Basket({self.things!r})"
 
 
-NAMES = {"Basket": Basket, "datetime": datetime, "decimal": decimal, "uuid": uuid}
+NAMES = {
+    **{"Basket": Basket, "datetime": datetime, "decimal": decimal, "uuid": uuid},
+    **{"http": http, "QueryDict": QueryDict},
+}
 
 
 def configure(question):

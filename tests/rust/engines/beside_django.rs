@@ -10,7 +10,7 @@ use django_sessions::backends::signed_cookies::SignedCookieStore;
 use django_sessions::backends::{SessionStore, StoreError};
 use django_sessions::caches::format::Format;
 use django_sessions::caches::redis::RedisCache;
-use django_sessions::caches::{Cache, KeyLayout, TimeLimits};
+use django_sessions::caches::{Cache, CacheError, KeyLayout, TimeLimits};
 use django_sessions::session::{Expiry, Session, SessionKey};
 use django_sessions::settings::Settings;
 use jiff::{SignedDuration, Timestamp};
@@ -198,6 +198,56 @@ async fn cache() {
         let error = store.load(&key).await.unwrap_err();
         assert!(matches!(error, StoreError::Format(_)), "{what}: {error:?}");
         assert!(store.load_or_empty(&key).await.unwrap().key().is_none(), "{what}");
+    }
+    // Of another type of Redis, which Django takes for a missing session, too.
+    let url = site.servers.as_ref().unwrap().text("redis", "url");
+    let mut redis =
+        redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    assert!(cache.delete(&name).await.unwrap());
+    redis::cmd("RPUSH").arg(&name).arg("a").exec_async(&mut redis).await.unwrap();
+    let error = store.load(&key).await.unwrap_err();
+    assert!(matches!(error, StoreError::Cache(CacheError::Unreadable(_))), "{error:?}");
+    assert!(store.load_or_empty(&key).await.unwrap().key().is_none());
+    assert_eq!(site.load(&key), "missing");
+
+    // A Decimal is a number of seconds.
+    for (expiry, life) in [("300", 300), ("300.5", 300), ("12E+2", 1200)] {
+        let key = site.save("{'x': 1}", &format!("[('set_expiry', decimal.Decimal('{expiry}'))]"));
+        let mut session = store.load(&key).await.unwrap();
+        assert_eq!(session.expiry(store.settings()).unwrap(), Some(Expiry::Seconds(life)));
+        session.insert("x", &2).unwrap();
+        store.save(&mut session).await.unwrap();
+        assert_eq!(site.load(&key), format!("{{'x': 2, '_session_expiry': Decimal('{expiry}')}}"));
+        let name = format!("shop:2:django.contrib.sessions.cache{}", key.as_str());
+        let left: i64 = redis::cmd("TTL").arg(name).query_async(&mut redis).await.unwrap();
+        assert!((life - 5..=life).contains(&left), "{left}");
+    }
+}
+
+/// What Python's JSON writes of these is in the table, and they themselves in the cache.
+#[tokio::test]
+async fn cached_db_with_objects_that_json_has_as_plain_values() {
+    let Some(mut site) = Site::open("cached_db", json!({})) else { return };
+    let store = site.cached_db().await;
+    for (value, plain) in [
+        ("QueryDict('color=red&page=2')", r#"{"color":"red","page":"2"}"#),
+        ("http.HTTPStatus.OK", "200"),
+        ("[http.HTTPMethod.GET]", r#"["GET"]"#),
+        ("{http.HTTPStatus.OK: 1}", r#"{"200":1}"#),
+    ] {
+        let key = site.save(&format!("{{'n': 1, 'v': {value}}}"), "[]");
+        let mut session = store.load(&key).await.unwrap();
+        let read: serde_json::Value = session.get("v").unwrap().unwrap();
+        assert_eq!(read, serde_json::from_str::<serde_json::Value>(plain).unwrap(), "{value}");
+        session.insert("n", &2).unwrap();
+        store.save(&mut session).await.unwrap();
+        store.cycle_key(&mut session).await.unwrap();
+        let text = site.load(session.key().unwrap());
+        assert!(text.starts_with("{'n': 2, 'v': "), "{text}");
+        // The cache alone has no session: the table says which there are.
+        let key = site.save(&format!("{{'v': {value}}}"), "[]");
+        site.db().await.delete(&key).await.unwrap();
+        assert!(store.load(&key).await.unwrap().key().is_none());
     }
 }
 

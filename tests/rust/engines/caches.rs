@@ -7,6 +7,7 @@ use django_sessions::backends::cache::CacheStore;
 use django_sessions::backends::cached_db::CachedDbStore;
 use django_sessions::backends::db::{DbStore, Pool};
 use django_sessions::backends::{SessionStore, StoreError};
+use django_sessions::caches::filebased::{FileBasedCache, FileBasedSettings};
 use django_sessions::caches::format::{Format, Serializer};
 use django_sessions::caches::locmem::{LocMemCache, LocMemSettings};
 use django_sessions::caches::memcached::MemcachedCache;
@@ -189,6 +190,23 @@ async fn a_value_that_the_cache_refuses_leaves_no_old_one_there() {
     store.save(&mut session).await.unwrap();
     eventually(async || cache.get(&cached(&key)).await.unwrap().is_none()).await;
     assert_eq!(name(&store, &key).await.as_deref(), Some("new"));
+}
+
+/// As in Django, where a power loss may leave such a file.
+#[tokio::test]
+async fn a_damaged_file_is_a_missing_session() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = FileBasedCache::open(&FileBasedSettings::new(folder.path())).unwrap();
+    let store = store(Arc::new(cache));
+    let key = saved(&store, "old").await;
+    let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+    let whole = std::fs::read(&file).unwrap();
+    for damaged in [&whole[..whole.len() - 3], &[0; 50]] {
+        std::fs::write(&file, damaged).unwrap();
+        let error = store.load(&key).await.unwrap_err();
+        assert!(matches!(error, StoreError::Cache(CacheError::Unreadable(_))), "{error:?}");
+        assert!(store.load_or_empty(&key).await.unwrap().key().is_none());
+    }
 }
 
 #[tokio::test]

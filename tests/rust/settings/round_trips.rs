@@ -230,4 +230,10 @@ async fn files_and_cookies() {
     round_trip(engine("signed_cookies", json!({"SESSION_COOKIE_AGE": 600})), &[]).await;
     let backend = "django.core.cache.backends.filebased.FileBasedCache";
     round_trip(in_cache(caches(backend, json!(folder.path()), json!({"MAX_ENTRIES": 9}))), &[]).await;
+    // Whatever Python shows it as stands in the keys: mostly a forgotten int(), or a variable that is not set.
+    for version in [json!(null), json!("v7"), json!(true), json!(1.5), json!(-3)] {
+        let mut caches = caches(backend, json!(folder.path()), json!({}));
+        caches["sessions"]["VERSION"] = version;
+        round_trip(in_cache(caches), &[]).await;
+    }
 }

@@ -127,7 +127,7 @@ def _fallback(caches: dict[str, Any], databases: set[str], report: Report) -> di
         "session_engine": kind,
         "key_salt": store.key_salt,
         "session_file_path": os.path.abspath(store.storage_path) if kind == "file" else None,
-        "session_cookie_age": int(store.get_session_cookie_age()),
+        "session_cookie_age": _age(store),
         "hash_keys": (option("HASH_KEYS") or None) if isinstance(store, CodecMixin) else None,
         **_place(kind, store, alias, caches, databases, report),
     }
@@ -245,14 +245,24 @@ def _time_zone() -> str:
     )
 
 
+def _age(store: Any) -> int:
+    # A class may have an age of its own.
+    age = store.get_session_cookie_age()
+    if age is None:
+        raise Refused(
+            "SESSION_COOKIE_AGE is None: sessions have no end then, and Rust gives each one. "
+            "Let it be the seconds after which a session that nobody uses may go."
+        )
+    return int(age)
+
+
 def _session(kind: str, store: Any) -> dict[str, Any]:
     return {
         "session_engine": kind,
         "key_salt": None if kind == "signed_cookies" else store.key_salt,
         "session_file_path": os.path.abspath(store.storage_path) if kind == "file" else None,
         "session_cookie_name": settings.SESSION_COOKIE_NAME,
-        # A class may have an age of its own.
-        "session_cookie_age": int(store.get_session_cookie_age()),
+        "session_cookie_age": _age(store),
         "session_cookie_domain": settings.SESSION_COOKIE_DOMAIN,
         "session_cookie_path": settings.SESSION_COOKIE_PATH,
         "session_cookie_secure": bool(settings.SESSION_COOKIE_SECURE),

@@ -75,7 +75,8 @@ def export_cache(alias: str, report: Report) -> dict[str, Any]:
     export = _BACKENDS[dotted_path(params["BACKEND"])]
     return {
         "key_prefix": as_text(cache.key_prefix, where),
-        "version": cache.version,
+        # Django's own function shows it in the keys, whatever it is: None becomes "None".
+        "version": cache.version if type(cache.version) is int else str(cache.version),
         "key_function": _key_function(cache, report, where),
         **export(alias, cache, params, report, where),
     }
@@ -321,9 +322,17 @@ def _pymemcache(alias: str, cache: Any, params: Any, report: Report, where: str)
         raise Refused(f"{in_options} has a 'serde' of its own, which Rust cannot follow.")
     return {
         "backend": "memcached",
-        "location": [as_text(server, where) for server in cache._servers],
+        "location": [_memcached_server(server, where) for server in cache._servers],
         "options": {"library": "pymemcache", **found},
     }
+
+
+def _memcached_server(server: Any, where: str) -> str:
+    if isinstance(server, tuple):
+        # pymemcache's own form, from which it makes this name, too.
+        host, port = server
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return as_text(server, where)
 
 
 def _pylibmc(alias: str, cache: Any, params: Any, report: Report, where: str) -> dict[str, Any]:
@@ -336,16 +345,20 @@ def _pylibmc(alias: str, cache: Any, params: Any, report: Report, where: str) ->
     for name in ("username", "password"):
         options.pop(name, None)
     take_options(options, {"behaviors"}, {"binary"}, in_options)
+    in_behaviors = f"{in_options}['behaviors']"
     # How to talk to a server, not where a key is.
     irrelevant = {"tcp_nodelay", "no_block", "connect_timeout", "send_timeout", "receive_timeout"}
     irrelevant |= {"remove_failed", "retry_timeout", "dead_timeout", "failure_limit", "cas"}
-    irrelevant |= {"tcp_keepalive", "num_replicas", "verify_keys", "auto_eject"}
-    behaviors = take_options(
-        dict(options.get("behaviors") or {}), {"ketama"}, irrelevant, f"{in_options}['behaviors']"
-    )
-    found = {"library": "pylibmc"} | (
-        {"behaviors": {"ketama": True}} if behaviors.get("ketama") else {}
-    )
+    irrelevant |= {"tcp_keepalive", "verify_keys", "auto_eject"}
+    behaviors = dict(options.get("behaviors") or {})
+    if behaviors.pop("num_replicas", 0):
+        raise Refused(
+            f"{in_behaviors} has 'num_replicas': a session has copies then, of which the Rust "
+            "crate knows nothing, and which it would leave after a logout. Take it out."
+        )
+    behaviors = take_options(behaviors, {"ketama", "ketama_weighted"}, irrelevant, in_behaviors)
+    behaviors = {name: True for name, value in behaviors.items() if value}
+    found = {"library": "pylibmc"} | ({"behaviors": behaviors} if behaviors else {})
     return {
         "backend": "memcached",
         "location": [as_text(server, where) for server in cache._servers],
