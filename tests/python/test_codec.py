@@ -539,6 +539,22 @@ def test_the_mixin_needs_a_salt_and_a_serializer_only():
     assert DjangoStore().decode(Mixed().encode({"a": 1})) == {"a": 1}
 
 
+def test_a_serializer_that_the_project_has_changed(monkeypatch):
+    """In place, as some do who want dates in their sessions."""
+    moment = datetime.datetime(2026, 11, 27, 12)
+    for store_class in (DjangoStore, RustStore):
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                signing.JSONSerializer,
+                "dumps",
+                lambda self, obj: json.dumps(obj, default=str).encode("latin-1"),
+            )
+            encoded = store_class().encode({"at": moment})
+            patch.setattr(signing.JSONSerializer, "loads", lambda self, data: {"was": len(data)})
+            assert store_class().decode(encoded) == {"was": 29}
+        assert store_class().decode(encoded) == {"at": str(moment)}
+
+
 def test_no_panic_is_printed(capfd):
     for data in [b"[" * 100_000, b"1e" + b"9" * 10_000, b"\xff" * 1000, b""]:
         RustStore().decode(sign(data))

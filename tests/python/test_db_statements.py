@@ -2,6 +2,7 @@
 
 import datetime
 import threading
+import time
 import uuid
 from importlib import import_module
 from types import SimpleNamespace
@@ -981,6 +982,39 @@ def test_async_outcomes(table):
 
     found = compared(story).value
     assert found == [UpdateError, {}, None, False, (True, True), {"a": 1, "b": 2}, "taken"]
+
+
+@pytest.mark.parametrize("any_database", databases.KINDS[2:], indirect=True)
+@pytest.mark.not_with("HASH_KEYS", "it asks twice, and is refused once")
+def test_a_connection_that_the_server_ended_is_given_up(table):
+    """As in Django: a process that serves no requests goes on after one error."""
+
+    def story(store_class):
+        store = saved(store_class, a=1)
+        for operation in (store.save, store.load, store.delete):
+            end_connection()
+            yield outcome(operation).kind
+            yield outcome(store.save).kind
+            connection.close()
+
+    django, ours = (list(story(store_class)) for store_class in STORES)
+    # On MySQL Django's goes on with the broken one after a save, too.
+    assert all(mine in (its, None) for mine, its in zip(ours, django, strict=True)), (ours, django)
+    assert ours[:2] == [UpdateError, None]
+
+
+def end_connection():
+    """The server ends this thread's connection."""
+    other = connection.copy()
+    with connection.cursor() as cursor, other.cursor() as admin:
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT pg_backend_pid()")
+            admin.execute("SELECT pg_terminate_backend(%s, 5000)", cursor.fetchone())
+        else:
+            cursor.execute("SELECT connection_id()")
+            admin.execute("KILL %s", cursor.fetchone())
+    other.close()
+    time.sleep(0.2)
 
 
 # Threads do not share a database in memory.

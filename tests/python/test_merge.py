@@ -680,6 +680,38 @@ def test_in_transactions_too(store, request, tmp_path, django_db_blocker):
         assert stored(engine, key) == {"cart": ["tea"], "theme": "dark", "lang": "de"}
 
 
+def test_without_autocommit_too(request, tmp_path, django_db_blocker):
+    """MySQL shows such a thread for ever what was there when its transaction began."""
+    settings = databases.settings_of("mariadb", request)
+    settings["OPTIONS"]["isolation_level"] = "repeatable read"
+    with (
+        django_db_blocker.unblock(),
+        databases.database("default", settings),
+        on("db", {"MERGE": True}, cache_on("locmem", request), tmp_path) as engine,
+    ):
+        key = make(engine, cart=["tea"])
+
+        def other():
+            session = engine(key)
+            session["theme"] = "dark"
+            session.save()
+            connection.close()
+
+        transaction.set_autocommit(False)
+        try:
+            session = engine(key)
+            session["lang"] = "de"
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join()
+            session.save()
+            transaction.commit()
+        finally:
+            transaction.rollback()
+            transaction.set_autocommit(True)
+        assert stored(engine, key) == {"cart": ["tea"], "theme": "dark", "lang": "de"}
+
+
 # ----------------------------------------------------------------------------------- other options
 
 

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import socket
+import socketserver
 import threading
 import time
 import urllib.parse
@@ -668,11 +670,35 @@ def test_time_to_live_is_that_of_the_session(redis_server):
         assert 0.9 < time.monotonic() - start < 3
 
 
-def test_no_more_connections_than_the_project_allows(redis_server):
+def test_threads_have_no_common_limit_in_django(redis_server):
+    """There each has a pool of its own, and never waits for another's connection."""
     params = {
         "BACKEND": BACKENDS["django"],
         "LOCATION": redis_server["url"],
-        "OPTIONS": {"max_connections": 2},
+        "OPTIONS": {"max_connections": 1},
+    }
+
+    def story(store_class):
+        store = store_class()
+        store["a"] = 1
+        store.save()
+        for _ in range(50):
+            assert store_class(store.session_key)["a"] == 1
+        caches[ALIAS].close()
+
+    with using(params):
+        for store_class in STORES:
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(story, [store_class] * 8))
+
+
+def test_no_more_connections_than_the_project_allows(redis_server):
+    # Of django-redis, whose pools all threads share.
+    pytest.importorskip("django_redis")
+    params = {
+        "BACKEND": BACKENDS["django-redis"],
+        "LOCATION": redis_server["url"],
+        "OPTIONS": pool_options("django-redis", max_connections=2),
     }
     with using(params), redis.Redis.from_url(redis_server["url"]) as admin:
         cache = native(ALIAS)
@@ -696,3 +722,98 @@ def test_no_more_connections_than_the_project_allows(redis_server):
             assert not cache.has_key(KEY)
             admin.client_kill_filter(_type="normal", skipme=True)
             assert not cache.has_key(KEY)
+
+
+@pytest.mark.parametrize("package", BACKENDS)
+def test_a_password_that_nobody_asks_for(package, redis_server):
+    """As in a site whose settings have one, on a machine where Redis has none."""
+    address = redis_server["url"].replace("redis://", "redis://:needless@")
+    with using({"BACKEND": BACKENDS[package], "LOCATION": address}):
+        for store_class in STORES:
+            store = store_class()
+            store["a"] = 1
+            store.save()
+            assert store_class(store.session_key)["a"] == 1
+
+
+class BeforeUsers(socketserver.StreamRequestHandler):
+    """Between a client and Redis; answers a login with a name as Redis 5 did."""
+
+    def handle(self):
+        with socket.create_connection(self.server.redis) as redis_socket:
+            answers = threading.Thread(target=self.pass_on, args=[redis_socket])
+            answers.start()
+            while line := self.rfile.readline():
+                command = line
+                for _ in range(int(line[1:])):
+                    size = self.rfile.readline()
+                    command += size + self.rfile.read(int(size[1:]) + 2)
+                if command.startswith(b"*3\r\n$4\r\nAUTH"):
+                    self.wfile.write(b"-ERR wrong number of arguments for 'auth' command\r\n")
+                elif command.startswith((b"*5\r\n$5\r\nHELLO", b"*2\r\n$5\r\nHELLO")):
+                    self.wfile.write(b"-ERR unknown command 'HELLO'\r\n")
+                else:
+                    redis_socket.sendall(command)
+            redis_socket.shutdown(socket.SHUT_RDWR)
+            answers.join()
+
+    def pass_on(self, redis_socket):
+        while data := redis_socket.recv(65536):
+            self.wfile.write(data)
+
+
+@needs_async
+def test_a_server_that_knows_no_users(redis_password_server):
+    where = redis_password_server
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), BeforeUsers) as proxy:
+        proxy.redis, proxy.daemon_threads = (where["host"], where["port"]), True
+        threading.Thread(target=proxy.serve_forever).start()
+        password = urllib.parse.quote(where["password"], safe="")
+        address = f"redis://:{password}@127.0.0.1:{proxy.server_address[1]}"
+        params = {"BACKEND": BACKENDS["django"], "LOCATION": address}
+        try:
+            with using(params):
+                store = RustCacheStore()
+                store["a"] = 1
+                store.save()
+                assert RustCacheStore(store.session_key)["a"] == 1
+                again = RustCacheStore(store.session_key)
+                assert async_to_sync(again.aget)("a") == 1
+        finally:
+            proxy.shutdown()
+
+
+@pytest.mark.parametrize("name", ["cache", "cached_db"])
+@pytest.mark.parametrize("is_before", [True, False], ids=["before", "after"])
+def test_a_class_that_chose_its_cache(name, is_before, redis_server, sqlite):
+    """Also where it leaves out the __init__ of Django's engine, which would choose."""
+    params = {"BACKEND": BACKENDS["django"], "LOCATION": redis_server["url"]}
+    both = {"default": {**params, "KEY_PREFIX": "own"}, ALIAS: params}
+    with override_settings(CACHES=both, SESSION_CACHE_ALIAS=ALIAS):
+        raw_client().flushdb()
+        for package in ("django.contrib.sessions", "django_rust_sessions"):
+            base = import_module(f"{package}.backends.{name}").SessionStore
+
+            class Store(base):
+                def __init__(self, session_key=None, base=base):
+                    if is_before:
+                        self._cache = caches["default"]
+                        super(base, self).__init__(session_key)
+                    else:
+                        super().__init__(session_key)
+                        self._cache = caches["default"]
+
+            store = Store()
+            store["a"] = 1
+            store.save()
+            assert caches["default"].get(store.cache_key) == {"a": 1}
+            assert all(key.startswith(b"own:") for key in stored())
+
+
+@pytest.mark.parametrize("name", ["cache", "cached_db"])
+def test_the_prefix_of_the_keys_is_in_the_module(name):
+    ours, djangos = (
+        import_module(f"{package}.backends.{name}")
+        for package in ("django_rust_sessions", "django.contrib.sessions")
+    )
+    assert ours.KEY_PREFIX == djangos.KEY_PREFIX

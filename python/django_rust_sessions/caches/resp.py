@@ -56,6 +56,6 @@ def new_reader(*, resp3: bool = False) -> ReplyReader:
 
 def _to_error(text: str) -> RedisError:
     code, _, message = text.partition(" ")
-    if code == "ERR":
-        return _ERR.get(message, ResponseError)(message)
-    return _ERRORS[code](message) if code in _ERRORS else ResponseError(text)
+    kind: type[RedisError] | None
+    kind = _ERR.get(message, ResponseError) if code == "ERR" else _ERRORS.get(code)
+    return ResponseError(text) if kind is None else kind(message)

@@ -211,7 +211,7 @@ async fn cache() {
     assert_eq!(site.load(&key), "missing");
 
     // A Decimal is a number of seconds.
-    for (expiry, life) in [("300", 300), ("300.5", 300), ("12E+2", 1200)] {
+    for (expiry, life) in [("300", 300), ("300.5", 300), ("1.2E+3", 1200)] {
         let key = site.save("{'x': 1}", &format!("[('set_expiry', decimal.Decimal('{expiry}'))]"));
         let mut session = store.load(&key).await.unwrap();
         assert_eq!(session.expiry(store.settings()).unwrap(), Some(Expiry::Seconds(life)));
