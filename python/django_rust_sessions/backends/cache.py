@@ -265,7 +265,7 @@ class CacheSessionStore(merge.MergeMixin, CodecMixin, CacheMixin, DjangoSessionS
         cls = type(self)
         return [getattr(cls, name, None) for name in _DEFINED] != [*_DEFINED.values()]
 
-    def _note(self, value: bytes | None) -> Any:
+    def _note(self, value: Any) -> Any:
         if value is None or self._native is None:
             return None
         decode = self._native.decode
