@@ -183,7 +183,7 @@ impl RedisCache {
     /// knows.
     async fn query_told<T: FromRedisValue>(&self, command: &Cmd) -> Result<(T, bool), CacheError> {
         let (answer, is_second) = match &self.servers.primary {
-            Primary::Link(link) => link.query_told(Request::One(command)).await?,
+            Primary::Link(link) => link.query(Request::One(command)).await?,
             Primary::Manager(manager) => {
                 let mut manager = manager.clone();
                 match command.query_async(&mut manager).await {
@@ -205,7 +205,7 @@ impl RedisCache {
             return Ok(Vec::new());
         }
         match &self.servers.primary {
-            Primary::Link(link) => parsed(link.query(Request::Several(commands)).await?),
+            Primary::Link(link) => parsed(link.query(Request::Several(commands)).await?.0),
             Primary::Manager(manager) => commands.query_async(&mut manager.clone()).await.map_err(explain),
             Primary::Cluster(cluster) => cluster.query_all(commands).await,
         }
