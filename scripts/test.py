@@ -330,7 +330,7 @@ def suites() -> None:
 
 def interop() -> None:
     """Django's engines and the Rust crate on the same sessions; the README has the table."""
-    for version in ("4.2", "5.2", "6.1"):
+    for version in envs.INTEROP:
         try:
             django_env(version)
         except Skipped as reason:
