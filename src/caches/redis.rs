@@ -56,6 +56,7 @@ use self::cluster::Cluster;
 use self::connection::{Link, Request, Target, explain};
 use self::listing::Wanted;
 use super::{Cache, CacheError, Entry, TimeLimits};
+use crate::crypto::hex;
 
 /// One step for Redis, as the Python package has it. The whole value would say the same as its digest, and be sent twice.
 const SWAP: &str = r#"local now = redis.call("GET", KEYS[1])
@@ -247,10 +248,6 @@ impl RedisCache {
 
 fn parsed<T: FromRedisValue>(answer: Value) -> Result<T, CacheError> {
     Ok(from_redis_value(answer).map_err(redis::RedisError::from)?)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What Redis takes after `EX`, where 0 is an error.

@@ -9,6 +9,7 @@ use md5::{Digest, Md5};
 
 use super::super::CacheError;
 use super::end::End;
+use crate::crypto::hex;
 use crate::signing::{SigningError, zlib};
 use crate::temporary::Temporary;
 
@@ -22,9 +23,7 @@ const TRIES: usize = 100;
 
 /// The file name of a key (`FileBasedCache._key_to_file`).
 pub(super) fn name(key: &str) -> String {
-    let mut name: String = Md5::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
-    name.push_str(SUFFIX);
-    name
+    hex(&Md5::digest(key)) + SUFFIX
 }
 
 /// The folder of a cache.
