@@ -5,7 +5,7 @@
 #[path = "protection/csrf.rs"]
 mod csrf;
 mod django;
-#[path = "engines/logged.rs"]
+#[allow(dead_code, reason = "each test uses what it needs of it")]
 mod logged;
 #[path = "protection/messages.rs"]
 mod messages;
