@@ -27,6 +27,8 @@ DIST = ROOT / "dist"
 PYTHONS = ["3.14", "3.13", "3.12", "3.11"]
 # Django release -> the Python that it is tested on.
 DJANGOS = {"4.2": "3.11", "5.2": "3.12", "6.0": "3.12", "6.1": "3.13"}
+# Those that meet the Rust crate in the interop matrix: the oldest, the LTS and the newest.
+INTEROP = ("4.2", "5.2", "6.1")
 # Beside Cargo's own target folder: maturin and cargo pass pyo3 different variables, and in one
 # folder each would rebuild what the other just built.
 TARGET = ROOT / "target" / "wheel"

@@ -9,13 +9,12 @@ The tests are `make test-full ONLY=interop`, for all configurations with all rel
 import json
 import re
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from envs import INTEROP, ROOT
+
 README = ROOT / "README.md"
 FOUND = ROOT / "target" / "interop.json"
 MARKS = re.compile("(?<=<!-- interop -->\n).*?(?=<!-- /interop -->)", re.DOTALL)
-DJANGOS = ["4.2", "5.2", "6.1"]
 PASSED = ("ok", "not applicable")
 
 sys.path.insert(0, str(ROOT / "tests" / "interop"))
@@ -33,7 +32,7 @@ def rows(found: dict) -> dict[tuple[str, ...], list[str]]:
     engines: dict[tuple[str, ...], list[str]] = {}
     for name in names():
         engine, place = name.split(", ", 1)
-        outcomes = [verdict(found.get(name, {}).get(release)) for release in DJANGOS]
+        outcomes = [verdict(found.get(name, {}).get(release)) for release in INTEROP]
         engines.setdefault((place, *outcomes), []).append(f"`{engine}`")
     return engines
 
@@ -46,8 +45,8 @@ def names() -> list[str]:
 
 def table(found: dict) -> str:
     lines = [
-        "| sessions in | engine | " + " | ".join(f"Django {release}" for release in DJANGOS) + " |",
-        "| --- | --- |" + " --- |" * len(DJANGOS),
+        "| sessions in | engine | " + " | ".join(f"Django {release}" for release in INTEROP) + " |",
+        "| --- | --- |" + " --- |" * len(INTEROP),
     ]
     for (place, *outcomes), engines in rows(found).items():
         lines.append(f"| {place} | {', '.join(engines)} | {' | '.join(outcomes)} |")

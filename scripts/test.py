@@ -26,11 +26,15 @@ import envs
 from envs import ROOT, VENV
 
 CI = os.environ.get("CI") == "true"
+IS_FULL = os.environ.get("HYPOTHESIS_PROFILE") == "full"  # `make test-full`
 PYTHON = envs.python_in(VENV)
 # How a test, of Rust or Python, says that something is missing here.
 SKIPPED = "SKIPPED: "
 # Programs that wait for servers, as most tests do.
 AT_ONCE = 2
+# Of a program: nothing to read, and one text of all that it prints.
+STREAMS = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+STREAMS |= {"text": True, "errors": "replace"}
 
 
 class Failed(Exception):
@@ -58,11 +62,7 @@ def call(*command: str | Path, cwd: Path = ROOT, **variables: str) -> None:
         [str(part) for part in command],
         cwd=cwd,
         env={**os.environ, **variables},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
+        **STREAMS,
     ) as process:
         for line in process.stdout:
             note(line)
@@ -74,10 +74,9 @@ def at_once(*commands: list[str | Path], **variables: str) -> None:
     """Runs programs that do not need each other, AT_ONCE of them at a time, and shows what each
     printed when it has ended."""
     env = {**os.environ, **variables}
-    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
 
     def run_one(command: list[str | Path]) -> subprocess.CompletedProcess:
-        return subprocess.run(command, cwd=ROOT, env=env, text=True, errors="replace", **streams)
+        return subprocess.run(command, cwd=ROOT, env=env, **STREAMS)
 
     failed = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -235,7 +234,7 @@ def django(version: str) -> None:
     interpreter = django_env(version)
     # The main environment has seen the many generated cases; here a part of them is enough.
     profile = os.environ.get("HYPOTHESIS_PROFILE", "quick")
-    if profile == "full":
+    if IS_FULL:
         tests = ["tests/python"]
     elif version == max(envs.DJANGOS):
         tests = [f"tests/python/{name}" for name in OF_THE_WHEEL]
@@ -269,9 +268,6 @@ OPTIONS: tuple[dict[str, object], ...] = (
     {"HASH_KEYS": "sha256"},
     {"HASH_KEYS": "plain"},
 )
-
-
-IS_FULL = os.environ.get("HYPOTHESIS_PROFILE") == "full"
 
 
 def with_option(option: dict[str, object]) -> None:
@@ -329,13 +325,12 @@ def instructions() -> None:
 
 def suites() -> None:
     """Django's own tests, and those of packages, over our engines."""
-    full = ["--full"] if os.environ.get("HYPOTHESIS_PROFILE") == "full" else []
-    call(sys.executable, "scripts/suites.py", *full)
+    call(sys.executable, "scripts/suites.py", *["--full"] * IS_FULL)
 
 
 def interop() -> None:
     """Django's engines and the Rust crate on the same sessions; the README has the table."""
-    for version in ("4.2", "5.2", "6.1"):
+    for version in envs.INTEROP:
         try:
             django_env(version)
         except Skipped as reason:

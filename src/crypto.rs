@@ -44,8 +44,13 @@ impl Digest {
 
     /// Lower-case hexadecimal text, as Python's `hexdigest()`.
     pub fn to_hex(&self) -> String {
-        self.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(self.as_ref())
     }
+}
+
+/// Lower-case hexadecimal text.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl AsRef<[u8]> for Digest {

@@ -9,12 +9,11 @@ pub mod caches;
 pub mod conformance;
 pub mod contrib;
 pub mod crypto;
-#[cfg(any(feature = "file", feature = "filebased"))]
-mod exchange;
 pub mod serializers;
 pub mod session;
 pub mod settings;
 pub mod signing;
+mod temporary;
 #[cfg(feature = "_web")]
 pub mod web;
 

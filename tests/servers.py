@@ -278,6 +278,12 @@ class Certificates:
         }
 
 
+def tls_options(where: dict) -> dict:
+    """What redis-py is to show and to trust, for a server over TLS."""
+    names = {"ssl_ca_certs": "ca_certs", "ssl_certfile": "certfile", "ssl_keyfile": "keyfile"}
+    return {option: where[name] for option, name in names.items()}
+
+
 class Redis(Server):
     """As it comes, or
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.contrib.sessions.backends.base import SessionBase
+from .backends.base import HAS_ASYNC
 
 
 class LazyDefaultsMixin:
@@ -23,7 +23,7 @@ class LazyDefaultsMixin:
         the session is saved for another reason."""
         return self._set_lazily(self._session, key, value)
 
-    if hasattr(SessionBase, "aget"):  # since Django 5.1
+    if HAS_ASYNC:
 
         async def aset_default_lazily(self, key: str, value: Any) -> Any:
             return self._set_lazily(await self._aget_session(), key, value)

@@ -32,25 +32,18 @@ mod store;
 #[cfg(feature = "file")]
 pub use store::FileStore;
 
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, ReadDir};
+use std::fs::{self, File, ReadDir};
 use std::io::{self, ErrorKind, Read, Write};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::SystemTime;
 
-use crate::crypto::get_random_string;
 use crate::session::VALID_KEY_CHARS;
+use crate::temporary::{Temporary, private};
 
 /// Django validates keys by their length in characters; a shorter one is no key.
 const MIN_KEY_LENGTH: usize = 8;
-
-/// What Python's `tempfile` draws names from.
-const TEMPORARY_CHARS: &str = "abcdefghijklmnopqrstuvwxyz0123456789_";
-
-/// How often a temporary name is drawn anew. Eight characters out of 37 do not collide that often.
-const TEMPORARY_TRIES: usize = 100;
 
 /// How many names a [`Sweep`] gives to each of its threads, of which it starts one for each core up to [`MAX_THREADS`].
 const FILES_A_THREAD: usize = 2048;
@@ -182,8 +175,8 @@ struct Options {
 }
 
 fn create_with(path: &Path, contents: &[u8], options: Options) -> io::Result<()> {
-    let temporary = Temporary::write(path, contents, options)?;
-    fs::hard_link(&temporary.name, path)?;
+    let temporary = write_beside(path, contents, options)?;
+    fs::hard_link(&temporary.path, path)?;
     if options.fsync {
         sync_directory(path).inspect_err(|_| drop(fs::remove_file(path)))?;
     }
@@ -213,7 +206,7 @@ pub fn replace(path: &Path, contents: &[u8], fsync: bool) -> io::Result<()> {
 /// As [`replace`], but where no file is (any more), none is made and the answer is `false`.
 #[cfg(feature = "file")]
 fn replace_existing_with(path: &Path, contents: &[u8], options: Options) -> io::Result<bool> {
-    let replaced = Temporary::write(path, contents, options)?.exchange(path)?;
+    let replaced = write_beside(path, contents, options)?.exchange(path)?;
     if replaced && options.fsync {
         sync_directory(path)?;
     }
@@ -221,7 +214,7 @@ fn replace_existing_with(path: &Path, contents: &[u8], options: Options) -> io::
 }
 
 fn replace_with(path: &Path, contents: &[u8], options: Options) -> io::Result<()> {
-    Temporary::write(path, contents, options)?.rename(path)?;
+    write_beside(path, contents, options)?.rename(path)?;
     if options.fsync { sync_directory(path) } else { Ok(()) }
 }
 
@@ -246,15 +239,6 @@ pub fn delete(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// A file for writing that, if it is made, nobody else may read.
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-}
-
 #[cfg(unix)]
 fn sync_directory(path: &Path) -> io::Result<()> {
     match path.parent() {
@@ -269,72 +253,19 @@ fn sync_directory(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A whole file under a name of its own, which is removed in the end.
-struct Temporary {
-    name: PathBuf,
-    is_renamed: bool,
-}
-
-impl Temporary {
-    fn write(path: &Path, contents: &[u8], options: Options) -> io::Result<Self> {
-        let (mut file, temporary) = Self::beside(path)?;
-        file.write_all(contents)?;
-        if let Some(modified) = options.modified {
-            file.set_modified(modified)?;
-        }
-        if options.fsync {
-            file.sync_all()?;
-        }
-        Ok(temporary)
+/// A whole file, named as Django names it: `<path>_out_` and eight random characters.
+fn write_beside(path: &Path, contents: &[u8], options: Options) -> io::Result<Temporary> {
+    let mut prefix = path.as_os_str().to_owned();
+    prefix.push("_out_");
+    let (mut file, temporary) = Temporary::new(prefix)?;
+    file.write_all(contents)?;
+    if let Some(modified) = options.modified {
+        file.set_modified(modified)?;
     }
-
-    fn rename(mut self, path: &Path) -> io::Result<()> {
-        fs::rename(&self.name, path)?;
-        self.is_renamed = true;
-        Ok(())
+    if options.fsync {
+        file.sync_all()?;
     }
-
-    /// Puts it in the place of the file at `path`. Without one nothing happens, and the answer is `false`.
-    #[cfg(feature = "file")]
-    fn exchange(self, path: &Path) -> io::Result<bool> {
-        match crate::exchange::exchange(&self.name, path) {
-            // What was there is under the temporary name now, and removed with it.
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) if crate::exchange::is_impossible(&error) => match fs::exists(path)? {
-                true => self.rename(path).map(|()| true),
-                false => Ok(false),
-            },
-            Err(error) => Err(error),
-        }
-    }
-
-    /// An empty file, named as Django names it: `<path>_out_` and eight random characters.
-    fn beside(path: &Path) -> io::Result<(File, Self)> {
-        let mut tries = 0;
-        loop {
-            let mut name = OsString::from(path);
-            name.push("_out_");
-            name.push(get_random_string(8, TEMPORARY_CHARS).map_err(io::Error::other)?);
-            let name = PathBuf::from(name);
-            match private().create_new(true).open(&name) {
-                Ok(file) => return Ok((file, Self { name, is_renamed: false })),
-                Err(error) if error.kind() == ErrorKind::AlreadyExists && tries < TEMPORARY_TRIES => {
-                    tries += 1
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if !self.is_renamed {
-            // If there was an error, that one is to be reported.
-            let _ = fs::remove_file(&self.name);
-        }
-    }
+    Ok(temporary)
 }
 
 /// What is to become of a session's file.

@@ -56,6 +56,7 @@ use self::cluster::Cluster;
 use self::connection::{Link, Request, Target, explain};
 use self::listing::Wanted;
 use super::{Cache, CacheError, Entry, TimeLimits};
+use crate::crypto::hex;
 
 /// One step for Redis, as the Python package has it. The whole value would say the same as its digest, and be sent twice.
 const SWAP: &str = r#"local now = redis.call("GET", KEYS[1])
@@ -183,7 +184,7 @@ impl RedisCache {
     /// knows.
     async fn query_told<T: FromRedisValue>(&self, command: &Cmd) -> Result<(T, bool), CacheError> {
         let (answer, is_second) = match &self.servers.primary {
-            Primary::Link(link) => link.query_told(Request::One(command)).await?,
+            Primary::Link(link) => link.query(Request::One(command)).await?,
             Primary::Manager(manager) => {
                 let mut manager = manager.clone();
                 match command.query_async(&mut manager).await {
@@ -205,7 +206,7 @@ impl RedisCache {
             return Ok(Vec::new());
         }
         match &self.servers.primary {
-            Primary::Link(link) => parsed(link.query(Request::Several(commands)).await?),
+            Primary::Link(link) => parsed(link.query(Request::Several(commands)).await?.0),
             Primary::Manager(manager) => commands.query_async(&mut manager.clone()).await.map_err(explain),
             Primary::Cluster(cluster) => cluster.query_all(commands).await,
         }
@@ -247,10 +248,6 @@ impl RedisCache {
 
 fn parsed<T: FromRedisValue>(answer: Value) -> Result<T, CacheError> {
     Ok(from_redis_value(answer).map_err(redis::RedisError::from)?)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What Redis takes after `EX`, where 0 is an error.

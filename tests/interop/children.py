@@ -14,6 +14,7 @@ from configurations import named
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = Path(__file__).parent
+VENVS = ROOT / os.environ.get("DJANGO_VENVS", ".venvs")
 # Longer than any loop, and shorter than a person waits for a hung one.
 ANSWERS_WITHIN = 300
 
@@ -93,8 +94,7 @@ class Child:
 
 def interpreter(django: str) -> Path | None:
     """Python of the environment that `make test` made for that release."""
-    venvs = ROOT / os.environ.get("DJANGO_VENVS", ".venvs")
-    found = venvs / f"django-{django}" / "bin" / "python"
+    found = VENVS / f"django-{django}" / "bin" / "python"
     return found if found.exists() else None
 
 

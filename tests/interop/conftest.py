@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-KEPT = HERE.parent.parent / "target" / "interop.json"
+ROOT = HERE.parent.parent
+sys.path[:0] = [str(HERE), str(ROOT / "scripts")]
+KEPT = ROOT / "target" / "interop.json"
 PASSED = ("ok", "not applicable")
 table = pytest.StashKey["Matrix"]()
 

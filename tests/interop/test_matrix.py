@@ -26,8 +26,8 @@ import pytest
 import servers
 from children import ROOT, Child, Refused
 from configurations import ALWAYS, CONFIGURATIONS, Configuration
+from envs import INTEROP
 
-DJANGOS = ["4.2", "5.2", "6.1"]
 FULL = os.environ.get("HYPOTHESIS_PROFILE") == "full"
 # All cells, with few rounds: what a change may have broken is seen in minutes.
 EVERY_CELL = os.environ.get("INTEROP") == "every cell"
@@ -397,8 +397,8 @@ def cells() -> list[tuple[Configuration, str]]:
     return [
         (configuration, release)
         for number, configuration in enumerate(CONFIGURATIONS)
-        for position, release in enumerate(DJANGOS)
-        if FULL or EVERY_CELL or configuration.name in ALWAYS or number % len(DJANGOS) == position
+        for position, release in enumerate(INTEROP)
+        if FULL or EVERY_CELL or configuration.name in ALWAYS or number % len(INTEROP) == position
     ]
 
 

@@ -1,12 +1,10 @@
 """MERGE on both sides: requests of Django and of Rust change different keys of one session at the
 same time, and none of the changes is lost."""
 
-import ast
-
 import children
 import pytest
 import servers
-from children import Child, Refused
+from children import Child, Refused, change, names_in
 from configurations import named
 
 NAMES = [
@@ -28,11 +26,6 @@ def start(request, where, tmp_path):
     """Starts programs of both kinds over one store."""
     with children.sharing(request.param, where, tmp_path) as start:
         yield start
-
-
-def found(django, key):
-    values = django.ask("read", key=key)["values"]
-    return {ast.literal_eval(name): value for name, *value in values}
 
 
 def counted(djangos, rusts):
@@ -63,15 +56,14 @@ def test_changes_of_one_reach_the_other_and_a_logout_wins(start):
     for holder, other in ((django, rust), (rust, django)):
         key = django.ask("write", text='{"made": 1}')["key"]
         holder.ask("hold", key=key)
-        value = {"json": "1"} if other is rust else {"value": 1}
-        other.ask("change", key=key, name="theirs", **value)
+        change(other, key, "theirs")
         assert holder.ask("save_held", key=key)["saved"] is True
-        assert found(django, key).keys() == {"made", "counter", "theirs", "late"}
+        assert names_in(django, key) == {"made", "counter", "theirs", "late"}
 
         holder.ask("hold", key=key)
         other.ask("delete", key=key)
         assert holder.ask("save_held", key=key)["saved"] is False
-        assert not found(django, key)
+        assert not names_in(django, key)
 
 
 def test_rust_refuses_what_it_cannot_merge(where, tmp_path):

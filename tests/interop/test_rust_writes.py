@@ -8,20 +8,15 @@ unless $DJANGO_SESSIONS_INTEROP says where it is.
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import children
+import envs
 import pytest
+from children import VENVS
 from vectors.generate import RELEASES, find_python, make_venv
 from vectors.reader import unique
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import envs  # noqa: E402
-
-VENVS = ROOT / os.environ.get("DJANGO_VENVS", ".venvs")
 READER = Path(__file__).with_name("read_tokens.py")
 # How a token is signed -> the releases that read it.
 READERS = {

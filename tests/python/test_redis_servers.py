@@ -14,6 +14,7 @@ from importlib import import_module
 import django_redis
 import pytest
 import redis
+import servers
 import switches
 from asgiref.sync import async_to_sync, sync_to_async
 from differential import outcome
@@ -97,13 +98,8 @@ def pool_options(package, **options):
 
 
 def over_tls(where):
-    return {
-        "ssl_ca_certs": where["ca_certs"],
-        "ssl_certfile": where["certfile"],
-        "ssl_keyfile": where["keyfile"],
-        "ssl_cert_reqs": "required",
-        "ssl_check_hostname": True,
-    }
+    options = servers.tls_options(where)
+    return {**options, "ssl_cert_reqs": "required", "ssl_check_hostname": True}
 
 
 def login(package, **words):

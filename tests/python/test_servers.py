@@ -83,13 +83,13 @@ def test_redis_with_a_password_answers_to_nobody_without(redis_password_server):
 
 def test_redis_over_tls_answers_to_its_certificates_alone(redis_tls_server):
     where = redis_tls_server
-    ours = {"ssl_certfile": where["certfile"], "ssl_keyfile": where["keyfile"]}
-    with redis.Redis.from_url(where["url"], ssl_ca_certs=where["ca_certs"], **ours) as client:
+    ours = servers.tls_options(where)
+    with redis.Redis.from_url(where["url"], **ours) as client:
         assert client.set("greeting", "hello")
     for wrong in (
         {"ssl_ca_certs": where["ca_certs"]},
-        {"ssl_ca_certs": where["other_ca_certs"], **ours},
-        ours,
+        {**ours, "ssl_ca_certs": where["other_ca_certs"]},
+        {**ours, "ssl_ca_certs": None},
     ):
         with (
             redis.Redis.from_url(where["url"], **wrong, retry=None) as client,
@@ -172,19 +172,10 @@ def test_each_replica_of_a_cluster_has_what_its_primary_has(redis_cluster_replic
         assert {node.port for node in cluster.get_primaries()} == set(primaries)
 
 
-def certificates(where):
-    return {
-        "ssl": True,
-        "ssl_ca_certs": where["ca_certs"],
-        "ssl_certfile": where["certfile"],
-        "ssl_keyfile": where["keyfile"],
-    }
-
-
 def test_sentinels_over_tls_agree_about_the_primary(redis_sentinel_tls_server):
     where = redis_sentinel_tls_server
     primary, replica, *sentinels = where["ports"]
-    ours = certificates(where)
+    ours = {"ssl": True, **servers.tls_options(where)}
     strangers = [{}, {"ssl": True}, {**ours, "ssl_ca_certs": where["other_ca_certs"]}]
     strangers.append({"ssl": True, "ssl_ca_certs": where["ca_certs"]})
     for port in sentinels:
@@ -201,7 +192,8 @@ def test_sentinels_over_tls_agree_about_the_primary(redis_sentinel_tls_server):
 
 def test_a_cluster_over_tls_redirects(redis_cluster_tls_server):
     where = redis_cluster_tls_server
-    with redis.RedisCluster(host="127.0.0.1", port=where["port"], **certificates(where)) as cluster:
+    tls = {"ssl": True, **servers.tls_options(where)}
+    with redis.RedisCluster(host="127.0.0.1", port=where["port"], **tls) as cluster:
         for number in range(20):
             assert cluster.set(f"key {number}", number)
     for port in where["ports"]:

@@ -2,12 +2,14 @@
 
 #[allow(dead_code, reason = "each test uses what it needs of it")]
 mod cache_cases;
+mod dice;
 #[allow(dead_code, reason = "each test uses what it needs of it")]
 mod django;
 #[allow(dead_code, reason = "each test uses what it needs of it")]
 mod servers;
 
 use cache_cases::{FOR_EVER, MINUTE};
+use dice::Dice;
 use django::Django;
 use django_sessions::caches::{Cache, KeyLayout};
 use serde_json::{Value, json};
@@ -56,18 +58,6 @@ fn cases(small: u64) -> u64 {
         .ok()
         .and_then(|cases| cases.parse().ok())
         .map_or(small, |cases: u64| cases.max(small))
-}
-
-/// Numbers that look random and are the same in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
 }
 
 fn key(name: &str) -> String {
@@ -151,14 +141,14 @@ mod memcached {
     }
 
     fn names(count: u64) -> Vec<String> {
-        let mut random = Random(0x5eed);
+        let mut dice = Dice(0x5eed);
         let odd = ["ключ", "é", "🔑", "%", "\u{a0}", "'"];
-        let name = |number| match random.below(4) {
-            0 => format!("{}{number}", odd[random.below(6) as usize]),
+        let name = |number| match dice.below(4) {
+            0 => format!("{}{number}", odd[dice.below(6) as usize]),
             _ => format!(
                 "django.contrib.sessions.cache{:016x}{:x}",
-                random.below(u64::MAX),
-                random.below(u64::MAX)
+                dice.below(u64::MAX),
+                dice.below(u64::MAX)
             ),
         };
         (0..count).map(name).collect()
@@ -313,12 +303,12 @@ mod db {
             let mut settings = DatabaseCacheSettings::new(&ours);
             (settings.max_entries, settings.cull_frequency) = (max_entries, cull_frequency);
             let cache = DbCache::new(site.pool.clone(), &settings);
-            let mut random = Random(0x5eed + max_entries);
+            let mut dice = Dice(0x5eed + max_entries);
             let mut entries = 0;
             for round in 0..cases(60).min(2000) {
-                let name = format!("key-{:02}", random.below(30));
-                let seconds = [Some(0), Some(1000), None][random.below(3) as usize];
-                let kind_of_call = match random.below(9) {
+                let name = format!("key-{:02}", dice.below(30));
+                let seconds = [Some(0), Some(1000), None][dice.below(3) as usize];
+                let kind_of_call = match dice.below(9) {
                     // Django's set() then makes room, though it may add nothing. Ours does when something is added.
                     5 if entries > max_entries => 7,
                     kind => kind,

@@ -1,39 +1,23 @@
 //! CSRF and messages, beside a real Django.
 
 mod django;
+#[path = "django/generated.rs"]
+mod generated;
 
-use std::sync::{Mutex, OnceLock};
-
-use django::Django;
 use django_sessions::contrib::csrf::{CsrfRequest, CsrfRules, CsrfSecret, check};
 use django_sessions::contrib::messages::{CookieUpdate, Level, MAX_COOKIE_SIZE, Message, Messages, Storage};
 use django_sessions::crypto::SecretKeys;
 use django_sessions::serializers::json::Object;
 use django_sessions::session::Session;
+use generated::{django, run};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::select;
-use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 
-fn django() -> Option<&'static Mutex<Django>> {
-    static DJANGO: OnceLock<Option<Mutex<Django>>> = OnceLock::new();
-    DJANGO.get_or_init(|| Django::start().map(Mutex::new)).as_ref()
-}
-
 fn ask(question: Value) -> Value {
-    let answer = django().expect("asked for at the start of the test").lock().unwrap().ask(&question);
+    let answer = generated::ask(&question);
     serde_json::from_str(&answer.unwrap_or_else(|error| panic!("{error}: {question}"))).unwrap()
-}
-
-fn run<S: Strategy>(cases: u32, strategy: S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
-    if django().is_none() {
-        return;
-    }
-    let cases = Config::default().cases.max(cases);
-    TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() })
-        .run(&strategy, test)
-        .unwrap();
 }
 
 // ---------------------------------------------------------------------------------------------- CSRF

@@ -9,6 +9,8 @@ mod django;
 mod failures;
 #[path = "devices/hashed_keys.rs"]
 mod hashed_keys;
+#[allow(dead_code, reason = "each test uses what it needs of it")]
+mod logged;
 #[path = "devices/rows.rs"]
 mod rows;
 #[allow(dead_code, reason = "each test uses what it needs of it")]

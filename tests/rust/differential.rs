@@ -1,44 +1,23 @@
 //! Generated input, read by Rust and by a real Django: the same value or the same kind of failure.
 
 mod django;
+#[path = "django/generated.rs"]
+mod generated;
 
-use std::sync::{Mutex, OnceLock};
-
-use django::{Answer, Django};
 use django_sessions::crypto::SecretKeys;
 use django_sessions::serializers::json::{self, Object, RawValue};
 use django_sessions::session::{Expiry, Session, SessionKey};
 use django_sessions::settings::Settings;
 use django_sessions::signing::{SigningError, TimestampSigner};
+use generated::{ask, run};
 use jiff::Timestamp;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 
 const SALT: &str = "django.contrib.sessions.SessionStore";
 
-fn django() -> Option<&'static Mutex<Django>> {
-    static DJANGO: OnceLock<Option<Mutex<Django>>> = OnceLock::new();
-    DJANGO.get_or_init(|| Django::start().map(Mutex::new)).as_ref()
-}
-
-fn ask(question: Value) -> Answer {
-    django().expect("asked for at the start of the test").lock().unwrap().ask(&question)
-}
-
 fn signer() -> TimestampSigner {
     TimestampSigner::new(&SecretKeys::new("the child's key").with_fallbacks(["its former key"]), SALT)
-}
-
-/// Runs at least `cases` of them; `PROPTEST_CASES` asks for more.
-fn run<S: Strategy>(cases: u32, strategy: S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
-    if django().is_none() {
-        return;
-    }
-    let cases = Config::default().cases.max(cases);
-    TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() })
-        .run(&strategy, test)
-        .unwrap();
 }
 
 /// Strings as JSON text: every escape, lone surrogates, latin-1 and what lies beyond.
@@ -153,7 +132,7 @@ fn json_class(error: &json::Error) -> &'static str {
 
 /// Both give text that reads as the same value: Django's own reader is the judge.
 fn assert_same(ours: &[u8], django: &str) -> Result<(), TestCaseError> {
-    let ours = ask(json!({"op": "json", "salt": SALT, "text": latin_1(ours)}));
+    let ours = ask(&json!({"op": "json", "salt": SALT, "text": latin_1(ours)}));
     prop_assert_eq!(ours.as_deref(), Ok(django));
     Ok(())
 }
@@ -163,7 +142,7 @@ fn json_text_is_read_and_passed_through_as_python_reads_it() {
     run(4000, (object_text(), prop::collection::vec(mutation(), 0..3)), |(text, mutations)| {
         let mut bytes: Vec<u8> = text.chars().map(|c| c as u32 as u8).collect();
         mutations.iter().for_each(|mutation| mutate(&mut bytes, mutation));
-        let django = ask(json!({"op": "json", "salt": SALT, "text": latin_1(&bytes)}));
+        let django = ask(&json!({"op": "json", "salt": SALT, "text": latin_1(&bytes)}));
         match Object::parse(&bytes) {
             Ok(object) => {
                 prop_assert!(django.is_ok(), "Rust reads {:?}, Django: {:?}", latin_1(&bytes), django);
@@ -187,8 +166,8 @@ fn what_rust_signs_django_reads_and_signs_again_for_rust() {
         let bytes: Vec<u8> = text.chars().map(|c| c as u32 as u8).collect();
         let object = Object::parse(&bytes).unwrap();
         let token = signer().sign_object(&object.to_vec(), compress, Timestamp::now());
-        let value = ask(json!({"op": "loads", "salt": SALT, "token": token})).unwrap();
-        let again = ask(json!({"op": "resign", "salt": SALT, "token": token})).unwrap();
+        let value = ask(&json!({"op": "loads", "salt": SALT, "token": token})).unwrap();
+        let again = ask(&json!({"op": "resign", "salt": SALT, "token": token})).unwrap();
         prop_assert_eq!(latin_1(&signer().unsign_object(&again, None).unwrap()), value);
         Ok(())
     });
@@ -204,7 +183,7 @@ fn values_that_rust_writes_are_those_that_python_writes() {
         any::<std::collections::BTreeMap<i32, String>>().prop_map(|value| json::to_vec(&value).unwrap()),
     ];
     run(2000, values, |text| {
-        let django = ask(json!({"op": "json", "salt": SALT, "text": latin_1(&text)}));
+        let django = ask(&json!({"op": "json", "salt": SALT, "text": latin_1(&text)}));
         prop_assert_eq!(django, Ok(latin_1(&text)), "to the letter");
         Ok(())
     });
@@ -324,7 +303,7 @@ fn a_session_answers_and_changes_as_in_django() {
         // Django loads nothing for a visitor without a key.
         let stored = if key.is_some() { STORED[stored] } else { "{}" };
         let now = Timestamp::from_second(1_795_000_000).unwrap();
-        let django = ask(json!({
+        let django = ask(&json!({
             "op": "session", "key": key, "text": stored, "now": now.as_second(),
             "calls": calls.iter().map(Call::to_json).collect::<Vec<_>>(),
         }));
@@ -348,7 +327,7 @@ fn a_session_answers_and_changes_as_in_django() {
 }
 
 fn compare(token: &str) -> Result<(), TestCaseError> {
-    let django = ask(json!({"op": "loads", "salt": SALT, "token": token}));
+    let django = ask(&json!({"op": "loads", "salt": SALT, "token": token}));
     let ours = signer().unsign_object(token, None).and_then(|payload| Ok(RawValue::from_text(payload)?));
     match (ours, django) {
         (Ok(value), Ok(django)) => assert_same(value.as_bytes(), &django),

@@ -18,7 +18,7 @@ mod fallback;
 mod files;
 #[path = "engines/hashed_keys.rs"]
 mod hashed_keys;
-#[path = "engines/logged.rs"]
+#[allow(dead_code, reason = "each test uses what it needs of it")]
 mod logged;
 #[path = "engines/manage.rs"]
 mod manage;

@@ -2,13 +2,14 @@
 //! actix-web: same status, same `Set-Cookie`, same `Vary`, same session afterwards.
 
 mod django;
+#[path = "django/site.rs"]
+mod site;
 
 use std::sync::Arc;
 
 use actix_web::dev::Service as _;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, Response, StatusCode};
-use django::Django;
 use django_sessions::backends::db::DbStore;
 use django_sessions::backends::{SessionStore, StoreError};
 use django_sessions::crypto::SecretKeys;
@@ -17,12 +18,12 @@ use django_sessions::settings::{SameSite, Settings};
 use django_sessions::web::Session;
 use django_sessions::web::actix::SessionMiddleware;
 use django_sessions::web::tower::SessionLayer;
-use jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
+use site::{Site, attributes, headers_of};
 use tower::ServiceExt;
 
 /// One thing that a view does with its session; names and arguments are those of `django/site.py`.
@@ -281,26 +282,6 @@ struct Outcome {
     seen: Value,
 }
 
-/// The attributes of a `Set-Cookie` header; `Expires` becomes its distance to `Max-Age`.
-fn attributes(header: &str) -> Vec<String> {
-    let mut parts: Vec<String> = header.split("; ").skip(1).map(|part| part.to_ascii_lowercase()).collect();
-    let age =
-        parts.iter().find_map(|part| part.strip_prefix("max-age=")).and_then(|age| age.parse::<i64>().ok());
-    for part in &mut parts {
-        if let Some(expires) = part.strip_prefix("expires=") {
-            let expires = jiff::fmt::rfc2822::parse(&expires.replace("gmt", "GMT")).unwrap().timestamp();
-            let off = expires.as_second() - Timestamp::now().as_second() - age.unwrap_or_default();
-            *part = match (expires.as_second(), off) {
-                (0, _) => "expires: long ago".to_owned(),
-                (_, -5..=5) => "expires: with max-age".to_owned(),
-                _ => format!("expires: {off} s off"),
-            };
-        }
-    }
-    parts.sort();
-    parts
-}
-
 fn outcome(
     status: u16,
     cookie: Option<&str>,
@@ -326,28 +307,7 @@ fn outcome(
     }
 }
 
-struct Site {
-    django: Django,
-    store: DbStore,
-    _folder: tempfile::TempDir,
-}
-
 impl Site {
-    async fn start() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("db.sqlite3");
-        let mut django = Django::start_with("site.py", &[file.to_str().unwrap()])?;
-        django.ask(&json!({"content": "whether it is ready"})).unwrap();
-        let settings = Settings::new(SecretKeys::new("the child's key"));
-        let store = DbStore::connect(&format!("sqlite:{}", file.display()), settings).await.unwrap();
-        Some(Self { django, store, _folder: folder })
-    }
-
-    fn ask(&mut self, question: &Value) -> Value {
-        let answer = self.django.ask(question).unwrap_or_else(|error| panic!("{error}: {question}"));
-        serde_json::from_str(&answer).unwrap()
-    }
-
     /// A session of the case's content, and the cookie header that brings it.
     fn session(&mut self, case: &Case) -> (String, Option<String>) {
         let stored: serde_json::Map<_, _> =
@@ -465,16 +425,7 @@ impl Site {
         }
         let response = app.call(request.to_request()).await.unwrap();
         let status = StatusCode::from_u16(response.status().as_u16()).unwrap();
-        let headers: HeaderMap = response
-            .headers()
-            .iter()
-            .map(|(name, value)| {
-                (
-                    axum::http::HeaderName::try_from(name.as_str()).unwrap(),
-                    axum::http::HeaderValue::from_bytes(value.as_bytes()).unwrap(),
-                )
-            })
-            .collect();
+        let headers = headers_of(&response);
         let body = test::read_body(response).await;
         self.our_outcome(status, &headers, &body, &key)
     }
@@ -497,7 +448,7 @@ impl Site {
 
 #[tokio::test]
 async fn every_cookie_with_every_step() {
-    let Some(mut site) = Site::start().await else { return };
+    let Some(mut site) = Site::start("site.py").await else { return };
     let cases = systematic();
     assert!(cases.len() >= 150);
     for case in cases {
@@ -507,7 +458,7 @@ async fn every_cookie_with_every_step() {
 
 #[tokio::test]
 async fn generated_requests() {
-    let Some(mut site) = Site::start().await else { return };
+    let Some(mut site) = Site::start("site.py").await else { return };
     let mut runner = TestRunner::new(Config::default());
     let cases = if std::env::var_os("PROPTEST_CASES").is_some() { 2000 } else { 250 };
     for _ in 0..cases {
@@ -516,17 +467,15 @@ async fn generated_requests() {
     }
 }
 
+fn plain() -> Case {
+    let (cookie, stored) = (Cookie::Good, vec![("a", 1)]);
+    Case { cookie, stored, steps: vec![], status: 200, vary: None, settings: vec![] }
+}
+
 #[tokio::test]
 async fn a_panic_saves_nothing() {
-    let Some(mut site) = Site::start().await else { return };
-    let case = Case {
-        cookie: Cookie::Good,
-        stored: vec![("a", 1)],
-        steps: vec![],
-        status: 200,
-        vary: None,
-        settings: vec![],
-    };
+    let Some(mut site) = Site::start("site.py").await else { return };
+    let case = plain();
     let (key, cookie) = site.session(&case);
     async fn panics(session: Session) {
         session.insert("a", &2).await.unwrap();
@@ -542,15 +491,8 @@ async fn a_panic_saves_nothing() {
 
 #[tokio::test]
 async fn a_guard_that_outlives_the_handler_is_an_error_and_no_deadlock() {
-    let Some(mut site) = Site::start().await else { return };
-    let case = Case {
-        cookie: Cookie::Good,
-        stored: vec![("a", 1)],
-        steps: vec![],
-        status: 200,
-        vary: None,
-        settings: vec![],
-    };
+    let Some(mut site) = Site::start("site.py").await else { return };
+    let case = plain();
     let (_, cookie) = site.session(&case);
     async fn keeps(session: Session) -> Body {
         let guard = session.lock().await.unwrap();
@@ -569,15 +511,8 @@ async fn a_guard_that_outlives_the_handler_is_an_error_and_no_deadlock() {
 /// A handler may keep the session for its streamed body, as long as it does not hold it when it returns.
 #[tokio::test]
 async fn a_streamed_body_reads_the_session() {
-    let Some(mut site) = Site::start().await else { return };
-    let case = Case {
-        cookie: Cookie::Good,
-        stored: vec![("a", 1)],
-        steps: vec![],
-        status: 200,
-        vary: None,
-        settings: vec![],
-    };
+    let Some(mut site) = Site::start("site.py").await else { return };
+    let case = plain();
     let (key, cookie) = site.session(&case);
     async fn streams(session: Session) -> Body {
         session.insert("a", &2).await.unwrap();
@@ -615,7 +550,7 @@ async fn without_the_layer_the_log_says_what_to_do() {
 /// Where only such a default was set, the browser and the store see what they see when a value was only read.
 #[tokio::test]
 async fn a_lazy_default_is_no_reason_to_store_a_session() {
-    let Some(mut site) = Site::start().await else { return };
+    let Some(mut site) = Site::start("site.py").await else { return };
     for cookie in [Cookie::None, Cookie::Good, Cookie::Unknown, Cookie::TooShort, Cookie::Other] {
         for settings in [vec![], vec![("SESSION_SAVE_EVERY_REQUEST", json!(true))]] {
             // An old session is saved with it then.

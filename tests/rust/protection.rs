@@ -5,10 +5,12 @@
 #[path = "protection/csrf.rs"]
 mod csrf;
 mod django;
-#[path = "engines/logged.rs"]
+#[allow(dead_code, reason = "each test uses what it needs of it")]
 mod logged;
 #[path = "protection/messages.rs"]
 mod messages;
+#[path = "django/site.rs"]
+mod site;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +19,6 @@ use actix_web::dev::Service as _;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request, Response, StatusCode};
 use axum::response::IntoResponse;
-use django::Django;
 use django_sessions::backends::StoreError;
 use django_sessions::backends::db::DbStore;
 use django_sessions::contrib::csrf::CsrfSecret;
@@ -27,9 +28,9 @@ use django_sessions::settings::{SameSite, Settings};
 use django_sessions::web::actix::{CsrfMiddleware, MessagesMiddleware, SessionMiddleware};
 use django_sessions::web::tower::{CsrfLayer, MessagesLayer, SessionLayer};
 use django_sessions::web::{Csrf, CsrfOptions, Messages, Session};
-use jiff::Timestamp;
 use logged::Logged;
 use serde_json::{Value, json};
+use site::{Site, attributes, headers_of};
 use tower::ServiceExt;
 
 /// One thing that a view does; names and arguments are those of `django/protected.py`.
@@ -217,28 +218,7 @@ enum Server {
 
 const SERVERS: [Server; 3] = [Server::Django, Server::Axum, Server::Actix];
 
-struct Site {
-    django: Django,
-    store: DbStore,
-    _folder: tempfile::TempDir,
-}
-
 impl Site {
-    async fn start() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("db.sqlite3");
-        let mut django = Django::start_with("protected.py", &[file.to_str().unwrap()])?;
-        django.ask(&json!({"content": "whether it is ready"})).unwrap();
-        let settings = Settings::new(SecretKeys::new("the child's key"));
-        let store = DbStore::connect(&format!("sqlite:{}", file.display()), settings).await.unwrap();
-        Some(Self { django, store, _folder: folder })
-    }
-
-    fn ask(&mut self, question: &Value) -> Value {
-        let answer = self.django.ask(question).unwrap_or_else(|error| panic!("{error}: {question}"));
-        serde_json::from_str(&answer).unwrap()
-    }
-
     fn make_session(&mut self, content: Value) -> String {
         self.ask(&json!({"make": content})).as_str().unwrap().to_owned()
     }
@@ -361,16 +341,7 @@ impl Site {
         let response = app.call(request).await.unwrap();
         drop(guard);
         let status = StatusCode::from_u16(response.status().as_u16()).unwrap();
-        let headers: HeaderMap = response
-            .headers()
-            .iter()
-            .map(|(name, value)| {
-                (
-                    axum::http::HeaderName::try_from(name.as_str()).unwrap(),
-                    axum::http::HeaderValue::from_bytes(value.as_bytes()).unwrap(),
-                )
-            })
-            .collect();
+        let headers = headers_of(&response);
         let body = test::read_body(response).await;
         raw(status, &headers, &body, &logged)
     }
@@ -494,26 +465,6 @@ fn became(settings: &Settings, before: &Jar, name: &str, value: &str) -> String 
         Some(before) if same(before) => format!("kept, {} characters", value.len()),
         _ => format!("new, {} characters", value.len()),
     }
-}
-
-/// The attributes of a `Set-Cookie` header; `Expires` becomes its distance to `Max-Age`.
-fn attributes(header: &str) -> Vec<String> {
-    let mut parts: Vec<String> = header.split("; ").skip(1).map(|part| part.to_ascii_lowercase()).collect();
-    let age =
-        parts.iter().find_map(|part| part.strip_prefix("max-age=")).and_then(|age| age.parse::<i64>().ok());
-    for part in &mut parts {
-        if let Some(expires) = part.strip_prefix("expires=") {
-            let expires = jiff::fmt::rfc2822::parse(&expires.replace("gmt", "GMT")).unwrap().timestamp();
-            let off = expires.as_second() - Timestamp::now().as_second() - age.unwrap_or_default();
-            *part = match (expires.as_second(), off) {
-                (0, _) => "expires: long ago".to_owned(),
-                (_, -5..=5) => "expires: with max-age".to_owned(),
-                _ => format!("expires: {off} s off"),
-            };
-        }
-    }
-    parts.sort();
-    parts
 }
 
 /// How many generated cases: more when asked for.

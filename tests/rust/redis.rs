@@ -9,6 +9,7 @@ mod shapes;
 
 #[path = "redis/cancellation.rs"]
 mod cancellation;
+mod dice;
 #[path = "redis/django.rs"]
 mod django;
 #[path = "redis/faults.rs"]

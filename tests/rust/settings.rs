@@ -1,5 +1,6 @@
 //! Settings files: what they may say, what is refused and how, and that each opens the store that Django uses.
 
+mod django;
 #[path = "settings/round_trips.rs"]
 mod round_trips;
 #[path = "servers/mod.rs"]

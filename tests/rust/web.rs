@@ -1,5 +1,9 @@
 //! Cookies that come in several headers, and layers that are missing.
 
+#[cfg(feature = "actix")]
+#[allow(dead_code, reason = "each test uses what it needs of it")]
+mod logged;
+
 use django_sessions::crypto::SecretKeys;
 use django_sessions::session::SessionKey;
 use django_sessions::settings::Settings;
@@ -54,14 +58,12 @@ async fn axum_reads_the_cookies() {
 
 #[cfg(feature = "actix")]
 mod actix {
-    use std::io;
-    use std::sync::{Arc, Mutex};
-
     use actix_web::http::{StatusCode, header::COOKIE};
     use actix_web::{App, test, web};
     use django_sessions::backends::signed_cookies::SignedCookieStore;
     use django_sessions::web::actix::{SessionCookie, SessionMiddleware};
 
+    use super::logged::Logged;
     use super::*;
 
     async fn handler(SessionCookie(key): SessionCookie) -> String {
@@ -82,34 +84,17 @@ mod actix {
         }
     }
 
-    /// What is logged, for the test to read.
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[tokio::test]
     async fn a_missing_middleware_is_the_server_s_fault_and_the_log_says_what_to_do() {
-        let log = Log::default();
-        let writer = log.clone();
-        let subscriber =
-            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-        let _guard = tracing::subscriber::set_default(subscriber);
+        let log = Logged::default();
+        let _guard = log.listen_to_records(tracing::Level::INFO);
 
         let app = test::init_service(App::new().route("/", web::get().to(handler))).await;
         let response = test::call_service(&app, test::TestRequest::get().uri("/").to_request()).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let body = test::read_body(response).await;
         assert!(!String::from_utf8_lossy(&body).contains("wrap"), "visitors need not know how it is built");
-        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let log = log.text();
         assert!(log.contains("ERROR") && log.contains("SessionMiddleware::new("), "{log}");
     }
 }

@@ -5,6 +5,7 @@
 mod apps;
 #[path = "web_servers/client.rs"]
 mod client;
+mod dice;
 mod django;
 #[path = "web_servers/hostile.rs"]
 mod hostile;

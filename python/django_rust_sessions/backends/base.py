@@ -2,14 +2,17 @@
 
 import asyncio
 import contextvars
+import math
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any
 
 from django.contrib.sessions.backends import base
+from django.contrib.sessions.backends.base import CreateError
 
 from .._native import random_session_key
 
+UNAVAILABLE = "Unable to create a new session key. It is likely that the cache is unavailable."
 HAS_ASYNC = hasattr(base.SessionBase, "aload")  # since Django 5.1
 
 _djangos_get_random_string = base.get_random_string  # type: ignore[attr-defined]
@@ -21,6 +24,33 @@ def get_random_key() -> str:
         # A test that wants certain keys, for instance.
         return base.get_random_string(32, base.VALID_KEY_CHARS)  # type: ignore[attr-defined,no-any-return]
     return random_session_key()
+
+
+def create_under_new_key(store: Any, tries: float = math.inf) -> None:
+    """SessionBase.create() of an engine whose save() refuses a taken key."""
+    while tries > 0:
+        store._session_key = get_random_key()
+        try:
+            store.save(must_create=True)
+        except CreateError:
+            tries -= 1
+            continue
+        store.modified = True
+        return
+    raise RuntimeError(UNAVAILABLE)
+
+
+async def acreate_under_new_key(store: Any, tries: float = math.inf) -> None:
+    while tries > 0:
+        store._session_key = get_random_key()
+        try:
+            await store.asave(must_create=True)
+        except CreateError:
+            tries -= 1
+            continue
+        store.modified = True
+        return
+    raise RuntimeError(UNAVAILABLE)
 
 
 # Held here, for an event loop does not hold its tasks.

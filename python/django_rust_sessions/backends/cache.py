@@ -20,7 +20,7 @@ from .. import caches as session_caches
 from ..codec import CodecMixin
 from ..conf import option
 from . import merge
-from .base import HAS_ASYNC, get_random_key
+from .base import HAS_ASYNC, acreate_under_new_key, create_under_new_key
 from .keys import HashedKeysMixin, move_in_cache
 
 logger = logging.getLogger("django.contrib.sessions")
@@ -31,7 +31,6 @@ CREATE_TRIES = 10_000
 CANNOT_BE_STORED = (TypeError, ValueError, AttributeError, pickle.PicklingError)
 # Django's, and pymemcache's of what is too long in UTF-8.
 KEY_REFUSED = ("InvalidCacheKey", "MemcacheIllegalInputError")
-UNAVAILABLE = "Unable to create a new session key. It is likely that the cache is unavailable."
 
 
 def log_failed_read(error: Exception) -> None:
@@ -97,15 +96,7 @@ class CacheSessionStore(merge.MergeMixin, CodecMixin, CacheMixin, DjangoSessionS
     def create(self) -> None:
         if self._native is None or self._chooses_keys_itself():
             return super().create()
-        for _ in range(CREATE_TRIES):
-            self._session_key = get_random_key()
-            try:
-                self.save(must_create=True)
-            except CreateError:
-                continue
-            self.modified = True
-            return None
-        raise RuntimeError(UNAVAILABLE)
+        return create_under_new_key(self, CREATE_TRIES)
 
     def save(self, must_create: bool = False) -> None:
         if self.session_key is None:
@@ -168,15 +159,7 @@ class CacheSessionStore(merge.MergeMixin, CodecMixin, CacheMixin, DjangoSessionS
         async def acreate(self) -> None:
             if self._native is None or self._chooses_keys_itself():
                 return await super().acreate()
-            for _ in range(CREATE_TRIES):
-                self._session_key = get_random_key()
-                try:
-                    await self.asave(must_create=True)
-                except CreateError:
-                    continue
-                self.modified = True
-                return None
-            raise RuntimeError(UNAVAILABLE)
+            return await acreate_under_new_key(self, CREATE_TRIES)
 
         async def asave(self, must_create: bool = False) -> None:
             if self.session_key is None:
@@ -267,7 +250,7 @@ class CacheSessionStore(merge.MergeMixin, CodecMixin, CacheMixin, DjangoSessionS
         cls = type(self)
         return [getattr(cls, name, None) for name in _DEFINED] != [*_DEFINED.values()]
 
-    def _note(self, value: bytes | None) -> Any:
+    def _note(self, value: Any) -> Any:
         if value is None or self._native is None:
             return None
         decode = self._native.decode

@@ -41,7 +41,7 @@ from django.utils import timezone
 from ..codec import CodecMixin
 from ..conf import option
 from . import merge
-from .base import HAS_ASYNC, get_random_key
+from .base import HAS_ASYNC, acreate_under_new_key, create_under_new_key
 from .keys import HashedKeysMixin
 
 VENDORS = {"postgresql", "mysql", "sqlite"}
@@ -326,14 +326,7 @@ class DatabaseSessionStore(merge.MergeMixin, CodecMixin, DjangoSessionStore):
     def create(self) -> None:
         if step_aside(self, CREATE):
             return DjangoSessionStore.create(self)
-        while True:
-            self._session_key = get_random_key()
-            try:
-                self.save(must_create=True)
-            except CreateError:
-                continue
-            self.modified = True
-            return None
+        return create_under_new_key(self)
 
     def save(self, must_create: bool = False) -> None:
         if self.session_key is None:
@@ -372,14 +365,7 @@ class DatabaseSessionStore(merge.MergeMixin, CodecMixin, DjangoSessionStore):
         async def acreate(self) -> None:
             if step_aside(self, CREATE):
                 return await DjangoSessionStore.acreate(self)
-            while True:
-                self._session_key = get_random_key()
-                try:
-                    await self.asave(must_create=True)
-                except CreateError:
-                    continue
-                self.modified = True
-                return None
+            return await acreate_under_new_key(self)
 
         async def asave(self, must_create: bool = False) -> None:
             if self.session_key is None:

@@ -28,7 +28,7 @@ from .._native import (
 )
 from ..conf import option
 from . import merge
-from .base import HAS_ASYNC, get_random_key
+from .base import HAS_ASYNC, acreate_under_new_key, create_under_new_key
 from .keys import HashedKeysMixin
 
 logger = logging.getLogger("django.contrib.sessions")
@@ -80,14 +80,7 @@ class FileSessionStore(merge.MergeMixin, codec.CodecMixin, DjangoSessionStore):
     def create(self) -> None:
         if _has_own(type(self), CREATE):
             return super().create()
-        while True:
-            self._session_key = get_random_key()
-            try:
-                self.save(must_create=True)
-            except CreateError:
-                continue
-            self.modified = True
-            return None
+        return create_under_new_key(self)
 
     def save(self, must_create: bool = False) -> None:
         if self.session_key is None:
@@ -130,14 +123,7 @@ class FileSessionStore(merge.MergeMixin, codec.CodecMixin, DjangoSessionStore):
         async def acreate(self) -> None:
             if _has_own(type(self), SYNC + CREATE):
                 return await super().acreate()
-            while True:
-                self._session_key = get_random_key()
-                try:
-                    await self.asave(must_create=True)
-                except CreateError:
-                    continue
-                self.modified = True
-                return None
+            return await acreate_under_new_key(self)
 
         async def asave(self, must_create: bool = False) -> None:
             if _has_own(type(self), SYNC):

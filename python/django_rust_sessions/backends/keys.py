@@ -11,10 +11,10 @@ from hashlib import sha256
 from typing import Any, Self
 
 from asgiref.sync import sync_to_async
-from django.contrib.sessions.backends.base import SessionBase, UpdateError
+from django.contrib.sessions.backends.base import UpdateError
 
 from ..conf import option
-from .base import finishes
+from .base import HAS_ASYNC, finishes
 
 # 160 bits, as lower-case base32: Django's column holds 40 characters, MySQL does not tell cases
 # apart, and a session key has 165 bits.
@@ -87,7 +87,6 @@ class HashedKeysMixin:
             twin = self._twin(name)
             data: dict[str, Any] = super(HashedKeysMixin, twin).load()  # type: ignore[misc]
             if self._take_from(twin, name):
-                self._found_as = name
                 return data
             if getattr(twin, "_read_failed", False):
                 self._read_failed = True
@@ -141,7 +140,6 @@ class HashedKeysMixin:
         twin = self._twin(name)
         super(HashedKeysMixin, twin).save(must_create)  # type: ignore[misc]
         self._take_from(twin, name)
-        self._found_as = name
 
     def delete(self, session_key: Any = None) -> None:
         names = self._names(self.session_key if session_key is None else session_key)
@@ -152,7 +150,7 @@ class HashedKeysMixin:
             super(HashedKeysMixin, self._twin(name)).delete(name)  # type: ignore[misc]
         return None
 
-    if hasattr(SessionBase, "aload"):  # since Django 5.1
+    if HAS_ASYNC:
 
         async def aload(self) -> dict[str, Any]:
             names = self._names(self.session_key)
@@ -162,7 +160,6 @@ class HashedKeysMixin:
                 twin = self._twin(name)
                 data: dict[str, Any] = await super(HashedKeysMixin, twin).aload()  # type: ignore[misc]
                 if self._take_from(twin, name):
-                    self._found_as = name
                     return data
                 if getattr(twin, "_read_failed", False):
                     self._read_failed = True
@@ -218,7 +215,6 @@ class HashedKeysMixin:
             twin = self._twin(name)
             await super(HashedKeysMixin, twin).asave(must_create)  # type: ignore[misc]
             self._take_from(twin, name)
-            self._found_as = name
 
         async def adelete(self, session_key: Any = None) -> None:
             names = self._names(self.session_key if session_key is None else session_key)
@@ -261,7 +257,7 @@ class HashedKeysMixin:
         self._has_stored_name, self._SessionBase__session_key = True, name
 
     def _take_from(self, twin: Self, name: str) -> bool:
-        """What the engine noted on the twin. False if it found no session."""
+        """What the engine noted on the twin, and under which name. False if it found no session."""
         mine = self.__dict__
         for attribute, value in twin.__dict__.items():
             if attribute not in _OF_EACH and (
@@ -272,7 +268,10 @@ class HashedKeysMixin:
             # The engine has made another.
             self._session_key = twin.session_key
             self.modified = True
-        return twin.session_key is not None
+        if twin.session_key is None:
+            return False
+        self._found_as = name
+        return True
 
 
 # What a session and its twin have each of their own.

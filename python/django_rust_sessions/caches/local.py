@@ -234,6 +234,26 @@ class Follower:
 # ----------------------------------------------------------------------------------- the cache
 
 
+def _then_forgets(name: str, keys: int = 1) -> tuple[Any, Any]:
+    """A method of RedisCache that writes, and its async twin. Redis will say so, but who has
+    written must not read what was before. The first arguments are the keys."""
+    method, amethod = getattr(RedisCache, name), getattr(RedisCache, f"a{name}")
+
+    def write(self: "LocalCache", *args: Any) -> Any:
+        try:
+            return method(self, *args)
+        finally:
+            self.forget(*args[:keys])
+
+    async def awrite(self: "LocalCache", *args: Any) -> Any:
+        try:
+            return await amethod(self, *args)
+        finally:
+            self.forget(*args[:keys])
+
+    return write, awrite
+
+
 class LocalCache(RedisCache):
     """A RedisCache whose loaded values stay in the process."""
 
@@ -309,84 +329,15 @@ class LocalCache(RedisCache):
                 )
                 self.end = weakref.finalize(self, self.follower.stop)
 
-    # Redis will say so, but who has written must not read what was before.
+    add, aadd = _then_forgets("add")
+    replace, areplace = _then_forgets("replace")
+    swap, aswap = _then_forgets("swap")
+    set, aset = _then_forgets("set")
+    delete, adelete = _then_forgets("delete")
+    rename, arename = _then_forgets("rename", keys=2)
 
-    def add(self, key: str, value: Any, timeout: Any) -> bool:
-        try:
-            return super().add(key, value, timeout)
-        finally:
-            self.forget(key)
-
-    async def aadd(self, key: str, value: Any, timeout: Any) -> bool:
-        try:
-            return await super().aadd(key, value, timeout)
-        finally:
-            self.forget(key)
-
-    def replace(self, key: str, value: Any, timeout: Any) -> bool:
-        try:
-            return super().replace(key, value, timeout)
-        finally:
-            self.forget(key)
-
-    async def areplace(self, key: str, value: Any, timeout: Any) -> bool:
-        try:
-            return await super().areplace(key, value, timeout)
-        finally:
-            self.forget(key)
-
-    def swap(self, key: str, before: bytes | None, value: bytes, timeout: Any) -> Any:
-        try:
-            return super().swap(key, before, value, timeout)
-        finally:
-            self.forget(key)
-
-    async def aswap(self, key: str, before: bytes | None, value: bytes, timeout: Any) -> Any:
-        try:
-            return await super().aswap(key, before, value, timeout)
-        finally:
-            self.forget(key)
-
-    def set(self, key: str, value: Any, timeout: Any) -> None:
-        try:
-            super().set(key, value, timeout)
-        finally:
-            self.forget(key)
-
-    async def aset(self, key: str, value: Any, timeout: Any) -> None:
-        try:
-            await super().aset(key, value, timeout)
-        finally:
-            self.forget(key)
-
-    def delete(self, key: str) -> None:
-        try:
-            super().delete(key)
-        finally:
-            self.forget(key)
-
-    async def adelete(self, key: str) -> None:
-        try:
-            await super().adelete(key)
-        finally:
-            self.forget(key)
-
-    def rename(self, old: str, new: str) -> bool:
-        try:
-            return super().rename(old, new)
-        finally:
-            self.forget(old)
-            self.forget(new)
-
-    async def arename(self, old: str, new: str) -> bool:
-        try:
-            return await super().arename(old, new)
-        finally:
-            self.forget(old)
-            self.forget(new)
-
-    def forget(self, key: str) -> None:
-        self.entries.drop([self._key(key)])
+    def forget(self, *keys: str) -> None:
+        self.entries.drop([self._key(key) for key in keys])
 
 
 _caches: weakref.WeakSet[LocalCache] = weakref.WeakSet()

@@ -22,13 +22,6 @@ class Stored(NamedTuple):
     number: Any = None
 
 
-def _in_thread(method: Any) -> Any:
-    async def call(*args: Any) -> Any:
-        return await sync_to_async(method)(*args)
-
-    return call
-
-
 class MemcachedCache:
     """What a session engine asks of a cache, with `swap`."""
 
@@ -104,7 +97,7 @@ class MemcachedCache:
         return self._cache.has_key(key)
 
     # As with Django's caches.
-    aread, aget = _in_thread(read), _in_thread(get)
-    aswap, areplace = _in_thread(swap), _in_thread(replace)
-    aadd, aset = _in_thread(add), _in_thread(set)
-    adelete, ahas_key = _in_thread(delete), _in_thread(has_key)
+    aread, aget = sync_to_async(read), sync_to_async(get)
+    aswap, areplace = sync_to_async(swap), sync_to_async(replace)
+    aadd, aset = sync_to_async(add), sync_to_async(set)
+    adelete, ahas_key = sync_to_async(delete), sync_to_async(has_key)

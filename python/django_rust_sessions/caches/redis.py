@@ -506,6 +506,7 @@ class RedisCache:
     Keys, values and times to live are those of the Django cache that it stands in for.
     """
 
+    # The project has a function of its own for its keys or values, which belongs to threads.
     calls_project = False
 
     def __init__(

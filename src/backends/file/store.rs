@@ -16,6 +16,7 @@ use crate::backends::manage::{ManagedStore, PruneOptions};
 use crate::backends::{SessionStore, StoreError};
 use crate::session::{Codec, Data, DecodeError, Expiry, Session, SessionKey};
 use crate::settings::Settings;
+use crate::temporary::private;
 
 /// How many files a clean-up looks at before others get their turn.
 const FILES_A_BATCH: u32 = 8192;
@@ -267,7 +268,7 @@ impl Inner {
 /// Django knows no locks, and as little as in Django is there one where the file system has none.
 fn hold(path: &Path) -> io::Result<File> {
     loop {
-        let file = super::private().open(path)?;
+        let file = private().open(path)?;
         if file.lock().is_err() || is_at(&file, path)? {
             return Ok(file);
         }

@@ -9,24 +9,21 @@ use md5::{Digest, Md5};
 
 use super::super::CacheError;
 use super::end::End;
-use crate::crypto::get_random_string;
-use crate::exchange::{exchange, is_impossible};
+use crate::crypto::hex;
 use crate::signing::{SigningError, zlib};
+use crate::temporary::Temporary;
 
 const SUFFIX: &str = ".djcache";
 
-/// What Python's `tempfile` draws names from, and what it puts before them. Django's culling passes such files over.
-const TEMPORARY_CHARS: &str = "abcdefghijklmnopqrstuvwxyz0123456789_";
+/// What Python's `tempfile` puts before its names. Django's culling passes such files over.
 const TEMPORARY_PREFIX: &str = "tmp";
 
-/// How often a name is drawn anew, or an operation that another one crossed is begun anew.
+/// How often an operation that another one crossed is begun anew.
 const TRIES: usize = 100;
 
 /// The file name of a key (`FileBasedCache._key_to_file`).
 pub(super) fn name(key: &str) -> String {
-    let mut name: String = Md5::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
-    name.push_str(SUFFIX);
-    name
+    hex(&Md5::digest(key)) + SUFFIX
 }
 
 /// The folder of a cache.
@@ -188,7 +185,7 @@ impl Folder {
         if read(path)?.is_none_or(|content| !content.is_over(now)) {
             return Ok(());
         }
-        let (_, taken) = Temporary::new(&self.path)?;
+        let (_, taken) = Temporary::new(self.path.join(TEMPORARY_PREFIX))?;
         match fs::rename(path, &taken.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             renamed => renamed?,
@@ -218,7 +215,7 @@ impl Folder {
 
     fn write_bytes(&self, bytes: &[u8]) -> io::Result<Temporary> {
         self.make()?;
-        let (mut file, temporary) = Temporary::new(&self.path)?;
+        let (mut file, temporary) = Temporary::new(self.path.join(TEMPORARY_PREFIX))?;
         file.write_all(bytes)?;
         Ok(temporary)
     }
@@ -263,60 +260,4 @@ fn choose(names: &mut [OsString], count: usize) -> io::Result<&[OsString]> {
 
 fn too_many_tries() -> io::Error {
     io::Error::new(ErrorKind::AlreadyExists, "other processes kept on changing the same file")
-}
-
-/// A file under a name of its own, which is removed in the end.
-struct Temporary {
-    path: PathBuf,
-    is_renamed: bool,
-}
-
-impl Temporary {
-    /// An empty file for its owner alone (mode 0600), named as Python's `tempfile` does.
-    fn new(folder: &Path) -> io::Result<(File, Self)> {
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        for _ in 0..TRIES {
-            let random = get_random_string(8, TEMPORARY_CHARS).map_err(io::Error::other)?;
-            let path = folder.join(format!("{TEMPORARY_PREFIX}{random}"));
-            match options.open(&path) {
-                Ok(file) => return Ok((file, Self { path, is_renamed: false })),
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(too_many_tries())
-    }
-
-    /// Puts it in the place of whatever is at `path`.
-    fn rename(mut self, path: &Path) -> io::Result<()> {
-        fs::rename(&self.path, path)?;
-        self.is_renamed = true;
-        Ok(())
-    }
-
-    /// Puts it in the place of the file at `path`. Without one nothing happens, and the answer is `false`.
-    fn exchange(self, path: &Path) -> io::Result<bool> {
-        match exchange(&self.path, path) {
-            // What was there is under the temporary name now, and removed with it.
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) if is_impossible(&error) => match fs::exists(path)? {
-                true => self.rename(path).map(|()| true),
-                false => Ok(false),
-            },
-            Err(error) => Err(error),
-        }
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if !self.is_renamed {
-            // If there was an error, that one is to be reported.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
 }

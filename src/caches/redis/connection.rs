@@ -85,13 +85,8 @@ impl Link {
         Self { target: Arc::new(target), config: config(limits), limits, state: Mutex::default() }
     }
 
-    /// Runs a request. A server that is gone is looked for once.
-    pub(super) async fn query(&self, request: Request<'_>) -> Result<Value, CacheError> {
-        self.query_told(request).await.map(|(answer, _)| answer)
-    }
-
-    /// The same, and whether the request may have arrived twice.
-    pub(super) async fn query_told(&self, request: Request<'_>) -> Result<(Value, bool), CacheError> {
+    /// Runs a request, and says whether it may have arrived twice: a server that is gone is looked for once.
+    pub(super) async fn query(&self, request: Request<'_>) -> Result<(Value, bool), CacheError> {
         let mut is_second = false;
         match self.try_query(request).await {
             // The server ended the connection since the last command (a restart, its idle timeout, a failover), or is

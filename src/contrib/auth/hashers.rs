@@ -20,7 +20,7 @@ use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
 use sha2::{Digest as _, Sha256};
 
-use crate::crypto::{RANDOM_STRING_CHARS, RandomError, constant_time_compare, get_random_string};
+use crate::crypto::{RANDOM_STRING_CHARS, RandomError, constant_time_compare, get_random_string, hex};
 use crate::settings::PasswordHasher;
 
 /// What stands before the random text of an account that nobody can log in to (`set_unusable_password`).
@@ -635,10 +635,6 @@ fn argon2_encode(hasher: Hasher, password: &str, salt: &[u8]) -> Result<String, 
 
 fn is_salt_weak(length: usize) -> bool {
     length as f64 * (RANDOM_STRING_CHARS.len() as f64).log2() < SALT_ENTROPY
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn getrandom_fill(bytes: &mut [u8]) -> Result<(), RandomError> {

@@ -1,8 +1,5 @@
 //! What costs no request: a user who is gone, a table that fails; and what costs no statement.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
-
 use django_sessions::backends::SessionStore;
 use django_sessions::backends::signed_cookies::SignedCookieStore;
 use django_sessions::contrib::devices::{Client, Devices};
@@ -10,8 +7,10 @@ use django_sessions::crypto::SecretKeys;
 use django_sessions::session::{Session, SessionKey};
 use django_sessions::settings::Settings;
 use serde_json::json;
+use tracing::Level;
 
 use crate::apps::{BOTH, Browser, Framework};
+use crate::logged::Logged;
 use crate::site::Site;
 
 /// The row cannot be written, for there is nobody to point at.
@@ -20,39 +19,10 @@ pub(crate) async fn a_user_who_is_gone(site: &Site, framework: Framework) {
     framework.get(site, &mut browser, &format!("/login/{username}")).await;
     site.ask("delete_user", json!({"username": username}));
     site.wait(61);
-    let log = Log::default();
-    let _listening = log.listen();
+    let log = Logged::default();
+    let _listening = log.listen_to_records(Level::INFO);
     assert_eq!(framework.get(site, &mut browser, "/user").await, (200, "stranger".to_owned()));
     assert_eq!(log.text(), "", "{framework:?}: this is no failure");
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    /// To what this thread says from now on, in this crate's words.
-    fn listen(&self) -> tracing::subscriber::DefaultGuard {
-        let log = self.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::INFO)
-            .with_ansi(false)
-            .with_writer(move || log.clone());
-        tracing::subscriber::set_default(subscriber.finish())
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
 }
 
 async fn small() -> Option<(Site, tempfile::TempDir)> {
@@ -66,8 +36,8 @@ async fn a_table_that_fails_costs_the_row_alone() {
     let sqlite = site.pool.sqlite().unwrap();
     sqlx::query("ALTER TABLE django_session_device RENAME TO away").execute(sqlite).await.unwrap();
     for framework in BOTH {
-        let (username, mut browser, log) = (site.somebody(), Browser::new(), Log::default());
-        let listening = log.listen();
+        let (username, mut browser, log) = (site.somebody(), Browser::new(), Logged::default());
+        let listening = log.listen_to_records(Level::INFO);
         for (path, body) in
             [(&*format!("/login/{username}"), &*username), ("/user", &*username), ("/logout", "bye")]
         {
@@ -114,8 +84,8 @@ async fn no_statement_where_nobody_is_logged_in() {
         assert_eq!(site.rows(&username).len(), 1);
 
         pool.close().await; // a statement would fail from now on, and be told of
-        let log = Log::default();
-        let listening = log.listen();
+        let log = Logged::default();
+        let listening = log.listen_to_records(Level::INFO);
         site.wait(59);
         framework.get_with(&site, Some(devices.clone()), &mut browser, "/user").await;
         assert_eq!(log.text(), "", "{framework:?}: it was written within a minute");

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
-/// Whether scripts can import the package. Children import the package from the checkout, as those of `tests/rust/settings` do.
+/// Whether scripts can import the package.
 #[allow(dead_code)] // as below
 pub(crate) fn is_built() -> bool {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

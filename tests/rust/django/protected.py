@@ -7,12 +7,10 @@ In: {"method", "is_secure", "meta": {name: text}, "cookie": header, "body": text
      "settings": {name: value}, "has_sessions": bool}
 Out: {"value": the JSON text of {"status", "cookies": [Set-Cookie, ...], "vary", "answers", "log"}}
 
-In: {"make": {...}}, out: the key of a session with that content.
-In: {"content": key}, out: what the store holds under it.
+What else it is asked, about_sessions.py answers.
 """
 
 import io
-import json
 import logging
 import sys
 
@@ -43,8 +41,8 @@ from django.core.management import call_command  # noqa: E402
 
 call_command("migrate", verbosity=0)
 
+from about_sessions import serve  # noqa: E402
 from django.contrib import messages  # noqa: E402
-from django.contrib.sessions.backends.db import SessionStore  # noqa: E402
 from django.http import HttpResponse  # noqa: E402
 from django.middleware.csrf import get_token, rotate_token  # noqa: E402
 from django.test import Client, override_settings  # noqa: E402
@@ -133,17 +131,4 @@ def answer():
     }
 
 
-for line in sys.stdin:
-    question = json.loads(line)
-    if "make" in question:
-        store = SessionStore()
-        store.update(question["make"])
-        store.create()
-        reply = {"value": json.dumps(store.session_key)}
-    elif "content" in question:
-        store = SessionStore(question["content"])
-        found = dict(store.items()) if store.exists(question["content"]) else None
-        reply = {"value": json.dumps(found)}
-    else:
-        reply = {"value": json.dumps(answer())}
-    print(json.dumps(reply), flush=True)
+serve(question, answer)

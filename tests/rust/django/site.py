@@ -10,7 +10,6 @@ Out: {"value": the JSON text of {"status", "cookie": Set-Cookie or null, "vary",
 "content" is what the session store holds afterwards under the key that the browser then has.
 """
 
-import json
 import sys
 
 from django.conf import settings
@@ -35,6 +34,7 @@ from django.core.management import call_command  # noqa: E402
 
 call_command("migrate", verbosity=0)
 
+from about_sessions import content, serve  # noqa: E402
 from django.contrib.sessions.backends.db import SessionStore  # noqa: E402
 from django.http import HttpResponse  # noqa: E402
 from django.test import Client, override_settings  # noqa: E402
@@ -76,11 +76,6 @@ def view(request):
 urlpatterns = [path("", view)]
 
 
-def content(key):
-    store = SessionStore(key)
-    return dict(store.items()) if store.exists(key) else None
-
-
 def answer():
     seen.clear()
     client = Client(raise_request_exception=False)
@@ -100,15 +95,4 @@ def answer():
     }
 
 
-for line in sys.stdin:
-    question = json.loads(line)
-    if "make" in question:
-        store = SessionStore()
-        store.update(question["make"])
-        store.create()
-        reply = {"value": json.dumps(store.session_key)}
-    elif "content" in question:
-        reply = {"value": json.dumps(content(question["content"]))}
-    else:
-        reply = {"value": json.dumps(answer())}
-    print(json.dumps(reply), flush=True)
+serve(question, answer)

@@ -471,7 +471,7 @@ impl Tested {
 
 #[tokio::test]
 async fn as_django_s_own_tests() {
-    let Some(mut site) = Site::start().await else { return };
+    let Some(mut site) = Site::start("protected.py").await else { return };
     for tested in all() {
         for in_session in tested.storages {
             let case = tested.case_in(*in_session);
@@ -598,7 +598,7 @@ fn generated() -> impl Strategy<Value = (Tested, bool)> {
 
 #[tokio::test]
 async fn generated_requests() {
-    let Some(mut site) = Site::start().await else { return };
+    let Some(mut site) = Site::start("protected.py").await else { return };
     let mut runner = TestRunner::new(Config::default());
     let (mut allowed, mut refused) = (0, 0);
     for _ in 0..count(300, 3000) {
@@ -619,7 +619,7 @@ async fn generated_requests() {
 /// `test_no_session_on_request`: a mistake in how the site is put together, which its log explains.
 #[tokio::test]
 async fn without_the_session_it_asks_for_the_layer() {
-    let Some(mut site) = Site::start().await else { return };
+    let Some(mut site) = Site::start("protected.py").await else { return };
     let mut case = get("").case_in(true);
     case.has_sessions = false;
     // Django, which raises, has no answer at all: its page for exceptions checks the request again.

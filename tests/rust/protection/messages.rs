@@ -108,7 +108,7 @@ fn nobody(_: &mut Site) -> Jar {
 
 #[tokio::test]
 async fn as_django_s_own_tests() {
-    let Some(mut site) = Site::start().await else { return };
+    let Some(mut site) = Site::start("protected.py").await else { return };
     for storage in STORAGES {
         for (name, mut sequence) in sequences(storage) {
             for case in &mut sequence {
@@ -125,7 +125,7 @@ async fn as_django_s_own_tests() {
 /// `test_get_bad_cookie`, and cookies and sessions that hold what nobody reads.
 #[tokio::test]
 async fn what_cannot_be_read_is_no_message() {
-    let Some(mut site) = Site::start().await else { return };
+    let Some(mut site) = Site::start("protected.py").await else { return };
     for storage in STORAGES {
         for cookie in ["", "bad", "a:b:c", "W10:1abcde:x", "\"\"", "\"\\015\\012Set-Cookie: a\""] {
             for stored in [json!(""), json!("no JSON"), json!("[]"), json!("[[1]]")] {
@@ -150,7 +150,7 @@ async fn what_cannot_be_read_is_no_message() {
 /// Without a session there is the cookie, in which most messages fit; `test_no_session` says what the others need.
 #[tokio::test]
 async fn without_a_session() {
-    let Some(mut site) = Site::start().await else { return };
+    let Some(mut site) = Site::start("protected.py").await else { return };
     let without = |steps: &[Step]| Case { has_sessions: false, ..request("cookie.CookieStorage", steps) };
     let sequence = [&[add(20, "a")][..], &[Step::Take, add(20, "b")], &[Step::Take]];
     site.compare(&sequence.map(without), nobody).await;
@@ -201,7 +201,7 @@ fn generated() -> impl Strategy<Value = Vec<Case>> {
 
 #[tokio::test]
 async fn generated_sequences() {
-    let Some(mut site) = Site::start().await else { return };
+    let Some(mut site) = Site::start("protected.py").await else { return };
     let mut runner = TestRunner::new(Config::default());
     for _ in 0..count(150, 1500) {
         let sequence = generated().new_tree(&mut runner).unwrap().current();

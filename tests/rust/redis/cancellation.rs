@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::dice::Dice;
 use super::*;
 
 const TASKS: u64 = 64;
@@ -13,18 +14,6 @@ const TASKS: u64 = 64;
 fn rounds() -> u64 {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
     (cases / TASKS).clamp(60, 600)
-}
-
-/// Numbers without a pattern that anything here shares (xorshift).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
 }
 
 #[derive(Default)]

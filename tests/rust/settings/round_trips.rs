@@ -1,71 +1,35 @@
 //! A Django site exports its settings and makes a session; the store that Rust opens has it, and what Rust changes
 //! Django reads.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use django_sessions::session::SessionKey;
 use django_sessions::settings::{FileFormat, Settings};
 use serde_json::{Value, json};
 
+use crate::django::{Django, is_built};
 use crate::servers::Servers;
 
 const SECRET_KEY: &str = "hush: the key of the site";
 
 struct Site {
-    child: Child,
-    input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
+    django: Django,
     folder: tempfile::TempDir,
 }
 
 impl Site {
-    /// Starts a site with these settings. Without Django or without the built package it says so, and returns `None`.
-    fn start(mut settings: Value) -> Option<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let python = root.join(".venv/bin/python");
-        let is_built = python.exists()
-            && Command::new(&python)
-                .args(["-c", "import django_rust_sessions"])
-                .env("PYTHONPATH", root.join("python"))
-                .stderr(Stdio::null())
-                .status()
-                .expect("the environment's Python starts")
-                .success();
-        if !is_built {
-            let why = "the Python package is not built: run `make build`";
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
-            writeln!(std::io::stderr(), "\nSKIPPED: {why}").expect("standard error is open");
+    /// Starts a site with these settings; beside it, what it says of the session that it made. Without Django or without
+    /// the built package it says so, and returns `None`.
+    fn start(mut settings: Value) -> Option<(Self, Value)> {
+        if !is_built() {
             return None;
         }
-        let mut child = Command::new(python)
-            .arg(root.join("tests/rust/settings/site.py"))
-            .env("PYTHONPATH", root.join("python"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the environment's Python starts");
         let folder = tempfile::tempdir().expect("a folder");
         settings["SECRET_KEY"] = SECRET_KEY.into();
         settings["SECRET_KEY_FALLBACKS"] = json!(["hush: the former key"]);
-        let mut input = child.stdin.take().expect("it is piped");
-        let config = json!({"folder": folder.path(), "settings": settings});
-        writeln!(input, "{config}").expect("Django listens");
-        let output = BufReader::new(child.stdout.take().expect("it is piped"));
-        Some(Self { child, input: Some(input), output, folder })
-    }
-
-    fn answer(&mut self) -> Value {
-        let mut line = String::new();
-        self.output.read_line(&mut line).expect("Django answers");
-        serde_json::from_str(&line).expect("Django answers, and says on standard error why it does not")
-    }
-
-    fn load(&mut self, key: &SessionKey) -> Value {
-        let input = self.input.as_mut().expect("open until the drop");
-        writeln!(input, "{}", json!(key.as_str())).expect("Django listens");
-        self.answer()
+        let mut django = Django::start_script("../settings/site.py")?;
+        let made = django.ask_json(&json!({"folder": folder.path(), "settings": settings}));
+        Some((Self { django, folder }, made))
     }
 
     /// The settings out of each file that the site exported.
@@ -93,17 +57,9 @@ impl Site {
     }
 }
 
-impl Drop for Site {
-    fn drop(&mut self) {
-        drop(self.input.take());
-        self.child.wait().expect("Django ends with its input");
-    }
-}
-
 /// `secrets` are the environment variables that the export names, beside those of SECRET_KEY.
 async fn round_trip(settings: Value, secrets: &[(&str, &str)]) {
-    let Some(mut site) = Site::start(settings) else { return };
-    let made = site.answer();
+    let Some((mut site, made)) = Site::start(settings) else { return };
     let mut key = SessionKey::new(made["key"].as_str().expect("a key")).expect("a good key");
     for (number, settings) in site.exported(secrets).into_iter().enumerate() {
         assert!(!format!("{settings:?}").contains("hush"));
@@ -114,7 +70,10 @@ async fn round_trip(settings: Value, secrets: &[(&str, &str)]) {
         session.insert("number", &number).unwrap();
         store.save(&mut session).await.expect("it is still there");
         key = session.key().expect("it is saved").clone();
-        assert_eq!(site.load(&key), json!({"cart": ["tea"], "größe": 1.5, "number": number}));
+        assert_eq!(
+            site.django.ask_json(&json!(key.as_str())),
+            json!({"cart": ["tea"], "größe": 1.5, "number": number})
+        );
     }
 }
 

@@ -8,21 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::task::JoinSet;
 
+use super::dice::Dice;
 use super::*;
 
 const BROWSERS: usize = 40;
-
-/// Numbers without a pattern that anything here shares (xorshift).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-}
 
 /// What the servers say of what went wrong.
 static ERRORS: Mutex<Vec<u8>> = Mutex::new(Vec::new());

@@ -1,8 +1,6 @@
 """manage.py export_session_settings: what Rust needs to know of this project's sessions."""
 
-import contextlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ..export import Report, export
 from ..export.writers import WRITERS
+from ..files import replace_file
 
 COMMENT = """\
 The settings of this Django project's sessions, for the Rust crate django-sessions:
@@ -111,23 +110,10 @@ def _format_of(output: str | None) -> str:
 
 
 def write(path: Path, text: str, *, private: bool) -> None:
-    """A reader finds the old file or the new one, never half of it."""
-    mode = 0o600 if private else _mode_of(path)
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        replace_file(path, text, 0o600 if private else _mode_of(path))
     except OSError as error:
         raise CommandError(f"{path} cannot be written: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise CommandError(f"{path} cannot be written: {error.strerror}") from None
-        raise
 
 
 def _mode_of(path: Path) -> int:

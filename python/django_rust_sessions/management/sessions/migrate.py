@@ -5,8 +5,6 @@ rules of backends/fallback.py. Otherwise they are copied, and stay where they ar
 """
 
 import json
-import os
-import tempfile
 import time
 from collections import deque
 from datetime import timedelta
@@ -19,6 +17,7 @@ from django.utils import timezone
 
 from ...backends.base import get_random_key
 from ...conf import option
+from ..files import replace_file
 from .common import Interrupt, many, persist, sentence, store_errors
 from .progress import Progress
 from .stores import BEGINNING, Place, Record, Store, open_place, read_batches
@@ -73,10 +72,7 @@ class Checkpoint:
             return
         text = json.dumps({"between": self.between, "position": position})
         try:
-            handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.replace(temporary, self.path)
+            replace_file(self.path, text)
         except OSError as error:
             raise CommandError(
                 f"The checkpoint {self.path} cannot be written: {error.strerror}. Name another "
