@@ -30,7 +30,7 @@ TRY = {
     "axum_api": """\
   curl {rust}/api/me                                   nobody yet
   Log in at {django}/login/ as ada, password two-doors, and open {rust}/api/me
-  {rust}/api/users is for who may see users: ada, and not bob
+  {rust}/api/users/ada is for who may see users: ada, and not bob
   POST {rust}/api/cart adds to the cart; without a CSRF token it is 403""",
     "axum_templates": """\
   Log in at {rust}/login/ as ada, password two-doors: Django knows you, too
@@ -66,10 +66,14 @@ class Example:
         self.manage("make_users")
         self.manage("export_session_settings", "-v0", "-o", self.environment["EXAMPLE_SETTINGS"])
         address = self.django.removeprefix("http://")
-        self.start("django", sys.executable, MANAGE, "runserver", "--noreload", address)
-        self.start("rust", self.program)
-        for address in (self.django, self.rust):
-            self.wait_for(address)
+        try:
+            self.start("django", sys.executable, MANAGE, "runserver", "--noreload", address)
+            self.start("rust", self.program)
+            for address in (self.django, self.rust):
+                self.wait_for(address)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def start(self, name, *command):

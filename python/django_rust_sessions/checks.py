@@ -39,6 +39,8 @@ def register_all() -> None:
     for check in (
         check_engine,
         check_options,
+        check_options_of_ours,
+        check_idle_options,
         check_hashed_keys,
         check_merge,
         check_cache,
@@ -79,7 +81,7 @@ def check_engine(**kwargs: Any) -> list[CheckMessage]:
         return [
             Error(
                 f"SESSION_ENGINE {name!r} does not work with these settings: {_sentence(error)}",
-                hint="Correct the setting that is named, or see how Django's engine takes it.",
+                hint=_remedy(engine),
                 id=f"{NAME}.E004",
             )
         ]
@@ -94,6 +96,55 @@ def check_options(**kwargs: Any) -> list[CheckMessage]:
     return [
         Error(sentence, hint=f"Correct RUST_SESSIONS.{meant}", id=f"{NAME}.E002")
         for sentence in sorted(set(filter(None, map(_wrong_option, DEFAULTS))))
+    ]
+
+
+def check_options_of_ours(**kwargs: Any) -> list[CheckMessage]:
+    """What only our engines know, with another one in SESSION_ENGINE: users are logged out."""
+    engine = _import(f"{settings.SESSION_ENGINE}.SessionStore")
+    if engine is None or _is_subclass(engine, CodecMixin):
+        return []
+    found = {
+        "HASH_KEYS": "sessions are in the store under hashes of their keys, which nobody has, and "
+        "whoever reads the store can log in with them",
+        "FALLBACK_ENGINE": "sessions that are still in the other store are not found",
+    }
+    return [
+        Error(
+            f"RUST_SESSIONS[{name!r}] is {option(name)!r}, and SESSION_ENGINE "
+            f"{settings.SESSION_ENGINE!r} is none of {NAME}: {what}.",
+            hint="Keep the engine of the same name of ours until that is over: 'To go back' in "
+            f"{page}. Then take the option out.",
+            id=f"{NAME}.E006",
+        )
+        for (name, what), page in zip(
+            found.items(), ("docs/hash-keys.md", "docs/migrate.md"), strict=True
+        )
+        if not _wrong_option(name) and option(name) not in (None, "", "plain")
+    ]
+
+
+def check_idle_options(**kwargs: Any) -> list[CheckMessage]:
+    """Options that are on and do nothing."""
+    engine = _our_engine()
+    if engine is None:
+        return []
+    is_database = issubclass(engine, db.DatabaseSessionStore)
+    idle = {
+        "LOCAL_CACHE": not issubclass(engine, cache.CacheMixin),
+        "FILE_FSYNC": not issubclass(engine, file.SessionStore),
+        "POSTGRES_ASYNC_COMMIT": not (is_database and _has_vendor("postgresql")),
+        "FALLBACK_CACHE_ALIAS": not _wrong_option("FALLBACK_ENGINE")
+        and not option("FALLBACK_ENGINE"),
+    }
+    return [
+        Warning(
+            f"RUST_SESSIONS[{name!r}] does nothing with these settings.",
+            hint=f"Take it out, or see {name} in docs/settings.md for what it needs.",
+            id=f"{NAME}.W012",
+        )
+        for name, is_idle in idle.items()
+        if is_idle and not _wrong_option(name) and option(name)
     ]
 
 
@@ -411,6 +462,27 @@ def _wrong_option(name: str) -> str | None:
     except ImproperlyConfigured as error:
         return str(error)
     return None
+
+
+def _remedy(engine: type[Any]) -> str:
+    if str(settings.SESSION_SERIALIZER).endswith(".PickleSerializer"):
+        return (
+            "If the serializer is what is missing, take SESSION_SERIALIZER out, and set "
+            "RUST_SESSIONS = {'PICKLE_MIGRATION': True}: the users stay logged in."
+        )
+    if issubclass(engine, cache.CacheMixin):
+        # An address has a password in it: the error is not shown.
+        return (
+            f"See CACHES[{settings.SESSION_CACHE_ALIAS!r}]: its LOCATION, as in "
+            "'redis://127.0.0.1:6379/1', and its OPTIONS."
+        )
+    return "Correct the setting that is named, or see how Django's engine takes it."
+
+
+def _has_vendor(vendor: str) -> bool:
+    with contextlib.suppress(Exception):
+        return any(db._vendor(each["ENGINE"]) == vendor for each in settings.DATABASES.values())
+    return True
 
 
 def _sentence(error: Exception) -> str:

@@ -41,6 +41,13 @@ DEFAULTS: dict[str, Any] = {
     "LOCAL_CACHE": 0,
     "LOCAL_CACHE_MAX_STALE": 1.0,
 }
+# In words, by the type of the default.
+KINDS = {
+    bool: "True or False",
+    int: "a whole number of bytes",
+    float: "a number of seconds",
+    str: "a name, or '' for none",
+}
 # Options that have one of these values.
 CHOICES = {"HASH_KEYS": (None, "sha256", "plain")}
 
@@ -71,7 +78,13 @@ def option(name: str) -> Any:
     # Not so for NaN, and for what no clock and no memory can hold.
     if type(value) not in kinds or (type(value) is not str and not 0 <= value <= sys.maxsize):
         raise ImproperlyConfigured(
-            f"RUST_SESSIONS[{name!r}] is {value!r}, and should be like {default!r}."
+            f"RUST_SESSIONS[{name!r}] is {value!r}, and should be {KINDS[type(default)]}, such as "
+            f"{default!r}."
+        )
+    if name == "MAX_INFLATED" and not value:
+        raise ImproperlyConfigured(
+            "RUST_SESSIONS['MAX_INFLATED'] is 0, with which no compressed session could be read: "
+            f"give the bytes that one may have, such as {default!r}."
         )
     return value
 

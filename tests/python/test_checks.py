@@ -47,6 +47,9 @@ def registered_here_only():
     registry.registered_checks, registry.deployment_checks = before
 
 
+IDLE = ("LOCAL_CACHE", "FILE_FSYNC", "POSTGRES_ASYNC_COMMIT", "FALLBACK_CACHE_ALIAS")
+
+
 def check(deploy=False, without_apps=(), **changed):
     """What the command prints of ours."""
     installed = [name for name in settings.INSTALLED_APPS if name not in without_apps]
@@ -61,8 +64,9 @@ def check(deploy=False, without_apps=(), **changed):
         except CommandError as error:
             printed.write(str(error))
     # Where an option does nothing, a message says so. The rest is the same.
-    of_options = {"W010": "HASH_KEYS", "W011": "MERGE"}
-    hidden = {each for each, option in of_options.items() if switches.ON.get(option)}
+    of_options = [("W010", "HASH_KEYS"), ("E006", "HASH_KEYS"), ("W011", "MERGE")]
+    of_options += [("W012", each) for each in IDLE]
+    hidden = {each for each, option in of_options if switches.ON.get(option)}
     return [each for each in parse(printed.getvalue()) if each.id not in hidden]
 
 
@@ -311,8 +315,47 @@ def test_wrong_option(options):
 
 
 def test_every_wrong_option_is_named():
-    said = check(RUST_SESSIONS={"LEGACY": 1, "MAX_INFLATED": 1.5, "FILE_FSYNC": True})
+    said = check(RUST_SESSIONS={"LEGACY": 1, "MAX_INFLATED": 1.5, "MERGE": True})
     assert ids(said) == ["E002", "E002", "I001"]
+
+
+@pytest.mark.parametrize("django", ["db", "cache", "file"])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"HASH_KEYS": "sha256"}, ["under hashes of their keys"]),
+        ({"FALLBACK_ENGINE": engine("db")}, ["in the other store are not found"]),
+        ({"HASH_KEYS": "plain"}, []),
+        ({"MERGE": True}, []),
+    ],
+)
+@pytest.mark.not_with("HASH_KEYS", "E006 is hidden then")
+def test_options_that_another_engine_knows_nothing_of(django, options, words):
+    """Who takes back the engine alone would log everybody out."""
+    name = f"django.contrib.sessions.backends.{django}"
+    said = check(SESSION_ENGINE=name, RUST_SESSIONS=options)
+    assert ids(said) == ["E006"] * len(words) + ["I003"]
+    assert all(word in each.text for word, each in zip(words, said, strict=False))
+
+
+@pytest.mark.parametrize(
+    ("name", "idle", "used"),
+    [
+        ("LOCAL_CACHE", "file", "cached_db"),
+        ("FILE_FSYNC", "db", "file"),
+        ("POSTGRES_ASYNC_COMMIT", "cache", None),
+        ("FALLBACK_CACHE_ALIAS", "db", None),
+    ],
+)
+@pytest.mark.not_with("LOCAL_CACHE", "W012 is hidden then")
+@pytest.mark.not_with("POSTGRES_ASYNC_COMMIT", "W012 is hidden then")
+@pytest.mark.not_with("FILE_FSYNC", "W012 is hidden then")
+def test_options_that_do_nothing(name, idle, used):
+    value = {"LOCAL_CACHE": 1, "FALLBACK_CACHE_ALIAS": "default"}.get(name, True)
+    said = check(RUST_SESSIONS={name: value}, SESSION_ENGINE=engine(idle))
+    assert [name in each.text for each in said if each.id == "W012"] == [True]
+    if used is not None:
+        assert "W012" not in ids(check(RUST_SESSIONS={name: value}, SESSION_ENGINE=engine(used)))
 
 
 @pytest.mark.parametrize("name", ["cache", "cached_db"])
@@ -329,6 +372,7 @@ def test_an_address_that_cannot_be_read_is_not_printed():
     (said,) = check(SESSION_ENGINE=engine("cache"), CACHES=caches)
     assert said.id == "E004"
     assert "ValueError" in said.text
+    assert "CACHES['default']: its LOCATION" in said.hint
     assert "passw" not in str(said)
 
 
@@ -404,6 +448,7 @@ def test_the_pickle_serializer_of_django():
     # It is gone since 5.0.
     there = hasattr(serializers, "PickleSerializer")
     assert ids(said) == (["W004", "I001"] if there else ["E004"])
+    assert "'PICKLE_MIGRATION': True" in said[0].hint
 
 
 class Derived(SessionMiddleware):

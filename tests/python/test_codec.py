@@ -254,15 +254,26 @@ class TestCap:
                 with pytest.raises(ImproperlyConfigured, match="no option 'MAX_INFLATE'"):
                     call(signed)
 
+    def test_0_is_no_word_for_no_limit(self):
+        wrong = override_settings(RUST_SESSIONS={"MAX_INFLATED": 0})
+        with wrong, pytest.raises(ImproperlyConfigured, match="no compressed session could be"):
+            RustStore().decode(sign(b'{"a":1}'))
+
     @pytest.mark.parametrize("value", ["16", 1.5, True, None, -1])
     def test_a_wrong_value_is_no_corrupted_data(self, value):
         signed = RustStore().encode({"a": 1})
         wrong = override_settings(RUST_SESSIONS={"MAX_INFLATED": value})
-        with wrong, pytest.raises(ImproperlyConfigured, match="should be like 16777216"):
+        with (
+            wrong,
+            pytest.raises(
+                ImproperlyConfigured,
+                match="and should be a whole number of bytes, such as 16777216",
+            ),
+        ):
             RustStore().decode(signed)
 
     def test_does_not_count_what_was_not_compressed(self):
-        with override_settings(RUST_SESSIONS={"MAX_INFLATED": 0}):
+        with override_settings(RUST_SESSIONS={"MAX_INFLATED": 1}):
             assert RustStore().decode(sign(b'{"a":1}')) == {"a": 1}
 
 

@@ -32,7 +32,7 @@ from django.core.cache import caches
 from django.core.management import CommandError, call_command
 from django.db import connection, connections, transaction
 from django.http import HttpResponse
-from django.test import Client
+from django.test import Client, override_settings
 from django.urls import path
 from django.utils import timezone
 from django_rust_sessions.backends.fallback import open_store
@@ -61,6 +61,44 @@ def refused(*words):
         run(*words)
     assert caught.value.returncode == 1
     return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("engine", "options", "engines"),
+    [
+        ("db", {"path": "/tmp"}, "file"),
+        ("db", {"cache": "default"}, "cache and cached_db"),
+        ("file", {"database": "default"}, "db and cached_db"),
+        ("cache", {"path": "/tmp"}, "file"),
+    ],
+)
+def test_what_an_engine_does_not_look_at_is_refused(engine, options, engines):
+    """Whoever names a folder does not mean the table."""
+    words = [f"--{name}={value}" for name, value in options.items()]
+    said = refused("prune", f"--engine={engine}", *words)
+    assert f"is for the engine {engines}, and here it is '{engine}': name the engine" in said
+
+
+def test_a_site_before_its_first_migrate(django_db_blocker, tmp_path):
+    at = databases.sqlite_file(tmp_path / "empty.sqlite3")
+    with django_db_blocker.unblock(), databases.database("default", at) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE django_session RENAME TO elsewhere")
+        try:
+            assert "manage.py migrate makes the table" in refused("prune", "--engine=db")
+        finally:
+            with connection.cursor() as cursor:
+                cursor.execute("ALTER TABLE elsewhere RENAME TO django_session")
+
+
+def test_an_engine_that_knows_nothing_of_the_other_store(tmp_path):
+    with override_settings(
+        SESSION_ENGINE="django.contrib.sessions.backends.file",
+        SESSION_FILE_PATH=str(tmp_path),
+        RUST_SESSIONS={"FALLBACK_ENGINE": "django_rust_sessions.backends.db"},
+    ):
+        said = refused("migrate", "--from=db", "--to=file")
+    assert "'django.contrib.sessions.backends.file' knows nothing of it" in said
 
 
 # ------------------------------------------------------------------------------------------ stores

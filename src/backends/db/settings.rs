@@ -185,6 +185,18 @@ pub enum DatabaseEngine {
     Mysql,
 }
 
+impl DatabaseEngine {
+    /// The feature of this crate that it needs, if that is off.
+    pub(crate) fn missing_feature(self) -> Option<&'static str> {
+        let (feature, is_on) = match self {
+            Self::Sqlite3 => ("sqlite", cfg!(feature = "sqlite")),
+            Self::Postgresql => ("postgres", cfg!(feature = "postgres")),
+            Self::Mysql => ("mysql", cfg!(feature = "mysql")),
+        };
+        (!is_on).then_some(feature)
+    }
+}
+
 /// By its last word, so that GeoDjango's and wrapped engines (`django_prometheus.db.backends.mysql`) are known too.
 impl<'de> Deserialize<'de> for DatabaseEngine {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -210,7 +222,10 @@ fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Er
     }
     match Form::deserialize(deserializer)? {
         Form::Number(port) => Ok(Some(port)),
-        Form::Text(text) if !text.is_empty() => text.parse().map(Some).map_err(de::Error::custom),
+        Form::Text(text) if !text.is_empty() => text
+            .parse()
+            .map(Some)
+            .map_err(|_| de::Error::custom("this is a text, and should be a port number")),
         Form::Text(_) | Form::None => Ok(None),
     }
 }

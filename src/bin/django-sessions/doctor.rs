@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::inspect::find;
-use crate::place::{Place, describe};
+use crate::place::{Place, advice as advice_to_open, describe};
 use crate::report::{Colours, Failure, say, say_json, sentence};
 
 #[derive(Args)]
@@ -84,8 +84,7 @@ async fn examine(settings: &Settings, visit: &mut Visit) -> Checked<Option<f64>>
     let store = match settings.connect().await {
         Ok(store) => store,
         Err(error) => {
-            let why = format!("{}. Does it run, and is this the address?", sentence(&error));
-            visit.note("opens", Err(why))?;
+            visit.note("opens", Err(advice_to_open(settings, &error)))?;
             return Ok(None);
         }
     };

@@ -72,6 +72,7 @@ impl Place {
                 EngineName::File => Engine::File,
             };
         }
+        self.check_engine(settings.session_engine)?;
         if let Some(alias) = &self.cache {
             settings.session_cache_alias.clone_from(alias);
         }
@@ -82,6 +83,25 @@ impl Place {
             settings.session_file_path = Some(path.clone());
         }
         Ok(settings)
+    }
+
+    /// Refuses what this engine does not look at: whoever names a folder means no table.
+    fn check_engine(&self, engine: Engine) -> Result<(), Failure> {
+        let has_cache = matches!(engine, Engine::Cache | Engine::CachedDb);
+        let has_table = matches!(engine, Engine::Db | Engine::CachedDb);
+        for (is_wrong, what, engines) in [
+            (self.cache.is_some() && !has_cache, "a cache (--cache)", "cache or cached_db"),
+            (self.database.is_some() && !has_table, "a database (--database)", "db or cached_db"),
+            (self.path.is_some() && engine != Engine::File, "a folder (--path)", "file"),
+        ] {
+            if is_wrong {
+                return Err(Failure::Usage(format!(
+                    "{what} is for the engine {engines}, and here it is {}: name the engine, too",
+                    engine.name()
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The settings of the store that the site reads besides that of `settings`, if nobody asked for just one.
@@ -100,15 +120,22 @@ impl Place {
 
 pub(crate) async fn open(settings: &Settings) -> Result<Arc<dyn ManagedStore>, Failure> {
     settings.connect_managed().await.map_err(|error| match error {
-        SettingsError::Open { .. } => {
-            let advice = match settings.session_engine {
-                Engine::File => "Make it, or name another: --path",
-                _ => "Does it run, and is this the address? The settings name it",
-            };
-            Failure::Refused(format!("{}. {advice}", sentence(&error)))
-        }
+        SettingsError::Open { .. } => Failure::Refused(advice(settings, &error)),
         error => Failure::Usage(sentence(&error)),
     })
+}
+
+/// Why the store does not open, and what to do.
+pub(crate) fn advice(settings: &Settings, error: &SettingsError) -> String {
+    match (error, settings.session_engine) {
+        (SettingsError::Open { .. }, Engine::File) => {
+            format!("{}. Make it, or name another: --path", sentence(error))
+        }
+        (SettingsError::Open { .. }, _) => {
+            format!("{}. Does it run, and is this the address? The settings name it", sentence(error))
+        }
+        _ => sentence(error),
+    }
 }
 
 /// Says that sessions of the site are elsewhere too.

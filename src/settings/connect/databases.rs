@@ -1,6 +1,6 @@
 use jiff::tz::TimeZone;
 
-use crate::backends::db::{DbStore, Pool};
+use crate::backends::db::{DatabaseEngine, DbStore, Pool};
 use crate::contrib::auth::Users;
 use crate::contrib::devices::Devices;
 use crate::settings::{Settings, SettingsError};
@@ -64,12 +64,22 @@ impl Settings {
             return Err(SettingsError::Value {
                 origin: "settings".to_owned(),
                 key: format!("databases.{alias}"),
-                message: format!("this database is missing; there are {:?}", self.databases.keys()),
+                message: match self.databases.is_empty() {
+                    true => "this database is missing, and so is any other: export the settings anew, or set DATABASE_URL"
+                        .to_owned(),
+                    false => format!("this database is missing; there are {:?}", self.databases.keys()),
+                },
             });
         };
+        if let Some(feature) = database.engine.missing_feature() {
+            return Err(SettingsError::Feature { what: format!("the database {alias:?}"), feature });
+        }
         let opened = Pool::open(database).await;
         opened.map_err(|source| SettingsError::Open {
-            what: format!("the database {alias:?}"),
+            what: match database.engine {
+                DatabaseEngine::Sqlite3 => format!("the database {alias:?}, the file {}", database.name),
+                _ => format!("the database {alias:?}"),
+            },
             source: source.into(),
         })
     }

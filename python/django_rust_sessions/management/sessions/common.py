@@ -78,12 +78,18 @@ def _is_full(error: Exception) -> bool:
     return any(word in str(error).lower() for word in words)
 
 
+# SQLite's, PostgreSQL's and MySQL's.
+NO_TABLE = ("no such table", "does not exist", "doesn't exist")
+
+
 def sentence(error: Exception) -> str:
     """What the store said. An address of Redis is never in there, and no session either: a
     database quotes what it was given on further lines."""
     first = str(error.args[-1] if error.args else "").strip().split("\n")[0]
     if isinstance(error, OSError) and error.strerror:
         first = error.strerror  # without the path, which has the session key in it
+    if isinstance(error, DatabaseError) and any(word in first for word in NO_TABLE):
+        first += " (manage.py migrate makes the table)"
     return (first or type(error).__name__).rstrip(".")
 
 

@@ -8,6 +8,7 @@ import json
 import time
 from collections import deque
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from django.core.management.base import CommandError
 from django.utils import timezone
 
 from ...backends.base import get_random_key
+from ...codec import CodecMixin
 from ...conf import option
 from ..files import replace_file
 from .common import Interrupt, many, persist, sentence, store_errors
@@ -31,6 +33,11 @@ def is_on_the_move(source: Store, target: Store) -> bool:
     """Whether the site reads `source` where `target` has nothing."""
     if not option("FALLBACK_ENGINE"):
         return False
+    if not issubclass(import_module(settings.SESSION_ENGINE).SessionStore, CodecMixin):
+        raise CommandError(
+            f"FALLBACK_ENGINE is set, and SESSION_ENGINE {settings.SESSION_ENGINE!r} knows nothing "
+            "of it. Let SESSION_ENGINE be this package's engine of that name, then run this again."
+        )
     new = open_place(Place(settings.SESSION_ENGINE)).identity()
     old = open_place(Place(option("FALLBACK_ENGINE"), option("FALLBACK_CACHE_ALIAS"))).identity()
     pair = (source.identity(), target.identity())

@@ -817,6 +817,7 @@ def open_place(place: Place) -> Store:
             f"{place.engine!r} keeps sessions in the cookies of browsers, where they cannot be "
             "listed, changed or deleted."
         )
+    _check_fits(place, engine)
     if kind is CacheStore:
         alias = place.cache or settings.SESSION_CACHE_ALIAS
         backend = settings.CACHES.get(alias, {}).get("BACKEND")
@@ -829,6 +830,20 @@ def open_place(place: Place) -> Store:
             kind = MemcachedStore
     store: Store = kind(engine, place)
     return store
+
+
+def _check_fits(place: Place, engine: type[Any]) -> None:
+    """Refuses what the engine does not look at: who names a folder means no table."""
+    for name, engines, bases in [
+        ("cache", "cache and cached_db", (DjangoCacheStore, DjangoCachedDBStore)),
+        ("database", "db and cached_db", (DjangoDBStore,)),
+        ("path", "file", (DjangoFileStore,)),
+    ]:
+        if getattr(place, name) and not issubclass(engine, bases):
+            raise CommandError(
+                f"{name} {getattr(place, name)!r} is for the engine {engines}, and here it is "
+                f"{place.engine!r}: name the engine, too."
+            )
 
 
 _KINDS: list[tuple[type[Any], type[Store]]] = [
