@@ -37,6 +37,7 @@ use tracing::Instrument;
 
 use super::cache::CacheStore;
 use super::db::DbStore;
+use super::fallback::to_its_end;
 use super::manage::{Listing, ManagedStore, PruneOptions, PruneProgress, StoredSession, Which};
 use super::{SessionStore, StoreError};
 use crate::caches::CACHED_DB_KEY_PREFIX;
@@ -239,11 +240,21 @@ impl SessionStore for CachedDbStore {
     /// When either fails, as in Django: a session that is not out of the cache would still be loaded from there.
     #[tracing::instrument(level = "debug", skip_all, fields(?key))]
     async fn delete(&self, key: &SessionKey) -> Result<bool, StoreError> {
-        let cleanup = self.cleanup(key);
-        let deleted = self.db.delete(key).await?;
-        self.cache.delete(key).await?;
-        cleanup.done();
-        Ok(deleted)
+        let (store, key) = (self.clone(), key.clone());
+        // The table may take its time, in which others fill the cache from it: that is emptied after the row is gone.
+        to_its_end(async move {
+            match store.db.delete(&key).await {
+                Ok(deleted) => store.cache.delete(&key).await.map(|_| deleted),
+                Err(error) => {
+                    // The row may go yet, and nobody should fill the cache with it until it has.
+                    if let Err(error) = store.cache.block(&key).await {
+                        log_failure!(key, error, "Error deleting from cache");
+                    }
+                    Err(error)
+                }
+            }
+        })
+        .await
     }
 
     /// Those of the table. The cache drops what is over by itself.

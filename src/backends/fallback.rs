@@ -100,27 +100,32 @@ pub(super) async fn move_over(
     }
     let [old, new] = [old, new].map(|(store, key)| (store.clone(), key.clone()));
     let session = session.draft();
-    // A task of its own, which goes on to its end whatever its caller does: a session that is in both is not logged out
-    // by a logout in between.
-    let moved = tokio::spawn(
-        async move {
-            if !new.0.insert(&new.1, &session).await? {
-                return Ok(None);
-            }
-            let deleted = old.0.delete(&old.1).await;
-            if !matches!(deleted, Ok(true)) {
-                // It was logged out meanwhile. Or there is no telling: then it is rather as it was before than in both.
-                let taken_back = new.0.delete(&new.1).await;
-                deleted?;
-                taken_back?;
-                return Ok(Some(false));
-            }
-            Ok(Some(true))
+    // A session that is in both is not logged out by a logout in between.
+    to_its_end(async move {
+        if !new.0.insert(&new.1, &session).await? {
+            return Ok(None);
         }
-        .in_current_span(),
-    );
-    match moved.await.map_err(tokio::task::JoinError::try_into_panic) {
-        Ok(moved) => moved,
+        match old.0.delete(&old.1).await {
+            Ok(true) => Ok(Some(true)),
+            // It was logged out meanwhile.
+            Ok(false) => new.0.delete(&new.1).await.map(|_| Some(false)),
+            // Perhaps the answer alone was lost. Where nobody knows it stays in both: a logout deletes it in both.
+            Err(error) => match old.0.exists(&old.1).await {
+                Ok(false) => Ok(Some(true)),
+                Ok(true) => new.0.delete(&new.1).await.and(Err(error)),
+                Err(_) => Err(error),
+            },
+        }
+    })
+    .await
+}
+
+/// Does it in a task of its own, which goes on to its end whatever its caller does.
+pub(super) async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::spawn(work.in_current_span()).await.map_err(tokio::task::JoinError::try_into_panic) {
+        Ok(done) => done,
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
         Err(Err(_)) => Err(StoreError::Stopped),
     }

@@ -45,7 +45,12 @@ pub struct CacheSettings {
 impl CacheSettings {
     /// Django's defaults, with this cache.
     pub fn new(backend: CacheBackend) -> Self {
-        Self { key_prefix: String::new(), version: "1".to_owned(), key_function: KeyFunction::Django, backend }
+        Self {
+            key_prefix: String::new(),
+            version: "1".to_owned(),
+            key_function: KeyFunction::Django,
+            backend,
+        }
     }
 
     pub(super) fn read(tree: Tree) -> Result<Self, Fault> {

@@ -433,9 +433,17 @@ fn a_site_that_reads_two_stores_is_logged_out_of_both() {
 
     // What an engine does not look at is refused: the store that was meant is another.
     for (command, options, sentence) in [
-        ("list", &["--cache", "a"][..], "a cache (--cache) is for the engine cache or cached_db, and here it is file"),
+        (
+            "list",
+            &["--cache", "a"][..],
+            "a cache (--cache) is for the engine cache or cached_db, and here it is file",
+        ),
         ("stats", &["--database", "a"], "a database (--database) is for the engine db or cached_db"),
-        ("end", &["--engine", "db", "--path", "/tmp"], "a folder (--path) is for the engine file, and here it is db"),
+        (
+            "end",
+            &["--engine", "db", "--path", "/tmp"],
+            "a folder (--path) is for the engine file, and here it is db",
+        ),
     ] {
         let said = site.run(command, options).on(&in_new);
         assert!(said.code == 2 && said.errors.contains(sentence), "{}", said.errors);

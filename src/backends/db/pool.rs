@@ -497,9 +497,22 @@ impl<DB: sqlx::Database> Borrowed<DB> {
 /// Whether the server closes the connection after this error: it shuts down, or somebody killed the connection.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 fn is_last_word(error: &dyn sqlx::error::DatabaseError) -> bool {
-    // PostgreSQL's, PgBouncer's, and those of MySQL and MariaDB.
-    let last = ["57P", "25P03", "08", "70100"];
+    // PostgreSQL's, PgBouncer's, and those of MySQL and MariaDB. One that only reads is the primary no more.
+    let last = ["57P", "25P03", "25006", "08", "70100"];
     error.code().is_some_and(|code| last.iter().any(|beginning| code.starts_with(beginning)))
+        || is_read_only(error)
+}
+
+/// MySQL's and MariaDB's `--read-only`, whose code is that of any error.
+#[cfg(feature = "mysql")]
+fn is_read_only(error: &dyn sqlx::error::DatabaseError) -> bool {
+    let error = error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>();
+    error.is_some_and(|error| matches!(error.number(), 1290 | 1792 | 1836))
+}
+
+#[cfg(all(feature = "postgres", not(feature = "mysql")))]
+fn is_read_only(_: &dyn sqlx::error::DatabaseError) -> bool {
+    false
 }
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]

@@ -456,17 +456,41 @@ pub(super) async fn open_postgres(
         // It knows neither named statements nor, unless it is told to, this parameter.
         options = options.statement_cache_capacity(0).extra_float_digits(None);
     }
-    let mut pool = ask_the_idle!(settings.pool_options::<sqlx::Postgres>()?);
-    if let Some(role) = settings.options.assume_role.clone() {
-        pool = pool.after_connect(move |connection, _| {
-            let statement = format!("SET ROLE \"{}\"", role.replace('"', "\"\""));
-            Box::pin(
-                async move { sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await.map(drop) },
-            )
+    let response_limit = settings.response_limit()?;
+    let role = settings.options.assume_role.as_ref();
+    let role = role.map(|role| format!("SET ROLE \"{}\"", role.replace('"', "\"\"")));
+    // Not through PgBouncer, whose other clients would have it, too.
+    let limits = response_limit.filter(|_| !pgbouncer).map(postgres_limits);
+    let pool =
+        ask_the_idle!(settings.pool_options::<sqlx::Postgres>()?).after_connect(move |connection, _| {
+            let (role, limits) = (role.clone(), limits.clone());
+            Box::pin(async move {
+                if let Some(limits) = limits {
+                    match sqlx::raw_sql(AssertSqlSafe(limits)).execute(&mut *connection).await {
+                        // Not every server, and what passes for one, has them.
+                        Err(error) if error.as_database_error().is_none() => return Err(error),
+                        _ => {}
+                    }
+                }
+                match role {
+                    Some(role) => sqlx::raw_sql(AssertSqlSafe(role)).execute(connection).await.map(drop),
+                    None => Ok(()),
+                }
+            })
         });
-    }
     let pool = Pool::from(Kind::Postgres(pool.connect_with(options).await?));
-    Ok(pool.with_pgbouncer(pgbouncer).with_response_timeout(settings.response_limit()?))
+    Ok(pool.with_pgbouncer(pgbouncer).with_response_timeout(response_limit))
+}
+
+/// Makes the server give up a statement a little before its client does, and soon after that has gone: it would go on
+/// waiting for a lock, and do its work when nobody expects it any more. What the site has set stays.
+#[cfg(feature = "postgres")]
+fn postgres_limits(response: Duration) -> String {
+    let millis = (response.as_millis() * 9 / 10).clamp(1, i32::MAX as u128);
+    format!(
+        "SELECT set_config(name, CASE name WHEN 'statement_timeout' THEN '{millis}' ELSE '1000' END, false) FROM pg_settings \
+         WHERE name IN ('statement_timeout', 'client_connection_check_interval') AND setting = '0'"
+    )
 }
 
 /// Whether something stands before the server that does not hand a client's parameters over to it.
@@ -545,6 +569,13 @@ pub(super) async fn open_mysql(
         return Err(wrong(format!("MySQL knows no isolation_level {level:?}")));
     }
     let mut commands = format!("SET SESSION TRANSACTION ISOLATION LEVEL {level};");
+    if let Some(limit) = settings.response_limit()? {
+        // The server gives up waiting for a row before its client does, and is not left behind with it.
+        let seconds = (limit.as_secs_f64() * 0.9).clamp(1.0, 1e9) as u32;
+        commands.push_str(&format!(
+            "SET SESSION innodb_lock_wait_timeout = LEAST(@@SESSION.innodb_lock_wait_timeout, {seconds});"
+        ));
+    }
     commands.push_str(settings.options.init_command.as_deref().unwrap_or_default());
     let pool = ask_the_idle!(settings.pool_options::<sqlx::MySql>()?).after_connect(move |connection, _| {
         let commands = commands.clone();

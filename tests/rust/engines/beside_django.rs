@@ -201,8 +201,7 @@ async fn cache() {
     }
     // Of another type of Redis, which Django takes for a missing session, too.
     let url = site.servers.as_ref().unwrap().text("redis", "url");
-    let mut redis =
-        redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let mut redis = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
     assert!(cache.delete(&name).await.unwrap());
     redis::cmd("RPUSH").arg(&name).arg("a").exec_async(&mut redis).await.unwrap();
     let error = store.load(&key).await.unwrap_err();
