@@ -17,7 +17,9 @@ use sqlx::error::BoxDynError;
 use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Database, Encode, Row, Type};
 #[cfg(feature = "sqlite")]
-use tokio::sync::{OnceCell, OwnedRwLockReadGuard, RwLock};
+use tokio::sync::{OnceCell, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+#[cfg(feature = "sqlite")]
+use tokio::time::timeout;
 
 use super::DatabaseSettings;
 use crate::session::moment_of;
@@ -67,11 +69,24 @@ pub struct Pool {
 /// Who may use an SQLite file: one writer, or without a write-ahead log, else readers. So it is anyway; but SQLite's own
 /// locks are not fair, and under load somebody always waits until it is too late. Other processes wait as ever.
 #[cfg(feature = "sqlite")]
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Turns {
     turn: Arc<RwLock<()>>,
     write_ahead: Arc<OnceCell<bool>>,
+    /// SQLite's busy timeout: who waits longer for a turn would wait for SQLite's lock as long.
+    limit: Duration,
 }
+
+#[cfg(feature = "sqlite")]
+impl Default for Turns {
+    fn default() -> Self {
+        Self { turn: Arc::default(), write_ahead: Arc::default(), limit: Duration::from_secs(5) }
+    }
+}
+
+/// A writer of another process, for whom one of ours may wait, holds no reader up before its commit.
+#[cfg(feature = "sqlite")]
+const LONGEST_TURN: Duration = Duration::from_millis(100);
 
 #[cfg(feature = "sqlite")]
 impl Turns {
@@ -85,8 +100,13 @@ impl Turns {
         };
         match self.write_ahead.get_or_try_init(ask).await? {
             true => Ok(None),
-            false => Ok(Some(self.turn.clone().read_owned().await)),
+            false => Ok(timeout(LONGEST_TURN, self.turn.clone().read_owned()).await.ok()),
         }
+    }
+
+    async fn to_write(&self) -> Result<OwnedRwLockWriteGuard<()>, sqlx::Error> {
+        let turn = timeout(self.limit, self.turn.clone().write_owned()).await;
+        turn.map_err(|_| sqlx::Error::PoolTimedOut)
     }
 }
 
@@ -194,6 +214,13 @@ impl Pool {
     #[must_use]
     pub fn with_response_timeout(mut self, limit: Option<Duration>) -> Self {
         self.response_timeout = limit;
+        self
+    }
+
+    #[cfg(feature = "sqlite")]
+    pub(super) fn with_busy_timeout(mut self, limit: Duration) -> Self {
+        // Others of this process take less than a second each, where SQLite need not wait for any.
+        self.turns.limit = limit.max(Duration::from_secs(1));
         self
     }
 
@@ -311,7 +338,7 @@ impl Pool {
         statement: &str,
         parameters: &[&str],
     ) -> Result<u64, sqlx::Error> {
-        let turn = self.turns.turn.clone().write_owned().await;
+        let turn = self.turns.to_write().await?;
         let (pool, statement) = (pool.clone(), statement.to_owned());
         let parameters: Vec<String> = parameters.iter().map(|text| (*text).to_owned()).collect();
         let write = tokio::spawn(async move {

@@ -64,6 +64,10 @@ pub struct DatabaseSettings {
     /// Seconds until there is a connection, new or given back by others: 5.
     pub connect_timeout: f64,
     /// Seconds until a statement is answered: 10; none waits for ever. SQLite has [`DatabaseOptions::timeout`].
+    ///
+    /// The server is told to give up a little earlier, so that what was given up is not done later: PostgreSQL by
+    /// `statement_timeout`, and by `client_connection_check_interval` (1 s) for clients that go away, where the site has set
+    /// neither; MySQL and MariaDB by `innodb_lock_wait_timeout`. Not through PgBouncer: set them at the server there.
     pub response_timeout: Option<f64>,
 }
 
@@ -344,10 +348,10 @@ pub(super) async fn open_sqlite(
     mut options: sqlx::sqlite::SqliteConnectOptions,
     settings: &DatabaseSettings,
 ) -> Result<Pool, sqlx::Error> {
-    if let Some(timeout) = settings.options.timeout {
-        options =
-            options.busy_timeout(Duration::try_from_secs_f64(timeout.max(0.0)).unwrap_or(Duration::MAX));
-    }
+    let timeout = settings.options.timeout.map_or(BUSY_TIMEOUT, |seconds| {
+        Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
+    });
+    options = options.busy_timeout(timeout);
     let mut pool = settings.pool_options::<sqlx::Sqlite>()?;
     // Every connection to an in-memory database is a database of its own.
     let name = options.get_filename().to_string_lossy();
@@ -360,8 +364,12 @@ pub(super) async fn open_sqlite(
             Box::pin(async move { sqlx::raw_sql(AssertSqlSafe(command)).execute(connection).await.map(drop) })
         });
     }
-    Ok(Kind::Sqlite(pool.connect_with(options).await?).into())
+    Ok(Pool::from(Kind::Sqlite(pool.connect_with(options).await?)).with_busy_timeout(timeout))
 }
+
+/// Python's, which is Django's, and sqlx's.
+#[cfg(feature = "sqlite")]
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(feature = "postgres")]
 fn postgres_options(settings: &DatabaseSettings) -> Result<sqlx::postgres::PgConnectOptions, sqlx::Error> {

@@ -240,3 +240,99 @@ async fn a_read_only_mariadb_refuses() {
     (reader.user, reader.password) = ("reader".to_owned(), Some(Secret::new("reader")));
     refuses_writes(Pool::open(&reader).await.unwrap(), &key).await;
 }
+
+/// Somebody else's transaction holds the row for so long.
+async fn locked_by_another(
+    settings: &DatabaseSettings,
+    key: &SessionKey,
+    time: Duration,
+) -> tokio::task::JoinHandle<()> {
+    let pool = Pool::open(settings).await.unwrap();
+    let statement =
+        format!("SELECT session_key FROM django_session WHERE session_key = '{}' FOR UPDATE", key.as_str());
+    let (sender, locked) = tokio::sync::oneshot::channel();
+    let holder = tokio::spawn(async move {
+        let statement = sqlx::raw_sql(sqlx::AssertSqlSafe(statement));
+        if let Some(pool) = pool.postgres() {
+            let mut transaction = pool.begin().await.unwrap();
+            statement.execute(&mut *transaction).await.unwrap();
+            sender.send(()).unwrap();
+            sleep(time).await;
+            transaction.commit().await.unwrap();
+        } else if let Some(pool) = pool.mysql() {
+            let mut transaction = pool.begin().await.unwrap();
+            statement.execute(&mut *transaction).await.unwrap();
+            sender.send(()).unwrap();
+            sleep(time).await;
+            transaction.commit().await.unwrap();
+        }
+    });
+    locked.await.unwrap();
+    holder
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_its_client_gave_up_is_not_done_later() {
+    let Some(servers) = Servers::start(&["postgres", "mariadb"]) else { return };
+    for name in ["postgres", "mariadb"] {
+        let (mut settings, direct) = impatient(&servers, name).await;
+        settings.response_timeout = Some(2.2);
+        let store = DbStore::new(Pool::open(&settings).await.unwrap(), crate::settings());
+        let key = saved(&store).await;
+        let holder = locked_by_another(&settings, &key, Duration::from_secs(4)).await;
+        let start = Instant::now();
+        assert!(matches!(store.delete(&key).await, Err(StoreError::Database(_))));
+        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+        if name == "postgres" {
+            // Also where the client is gone, and with it its connection.
+            let gone = tokio::time::timeout(Duration::from_millis(300), store.delete(&key)).await;
+            assert!(gone.is_err());
+        }
+        holder.await.unwrap();
+        sleep(Duration::from_millis(500)).await;
+        assert!(direct.exists(&key).await.unwrap(), "{name}");
+    }
+}
+
+#[cfg(feature = "locmem")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_logout_whose_client_goes_away_stays_one_in_the_cache_too() {
+    use django_sessions::backends::{cache::CacheStore, cached_db::CachedDbStore};
+    use django_sessions::caches::{KeyLayout, format::Format, locmem::LocMemCache};
+    let Some(servers) = Servers::start(&["postgres", "mariadb"]) else { return };
+    for name in ["postgres", "mariadb"] {
+        let (mut settings, _) = impatient(&servers, name).await;
+        settings.response_timeout = Some(10.0);
+        let db = DbStore::new(Pool::open(&settings).await.unwrap(), crate::settings());
+        let cache = Arc::new(LocMemCache::open(&Default::default()).unwrap());
+        let cache = CacheStore::new(cache, KeyLayout::default(), Format::django(), crate::settings());
+        let store = CachedDbStore::new(cache, db.clone());
+        let key = saved(&db).await;
+        let holder = locked_by_another(&settings, &key, Duration::from_millis(1500)).await;
+        assert!(tokio::time::timeout(Duration::from_millis(300), store.delete(&key)).await.is_err());
+        // Another tab fills the cache from the row.
+        assert_eq!(store.load(&key).await.unwrap().key(), Some(&key));
+        holder.await.unwrap();
+        let start = Instant::now();
+        while store.load(&key).await.unwrap().key().is_some() {
+            assert!(start.elapsed() < LONGEST, "{name}");
+            sleep(Duration::from_millis(50)).await;
+        }
+        assert!(!db.exists(&key).await.unwrap(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_to_a_server_that_only_reads_is_given_up() {
+    let Some(servers) = Servers::start(&["postgres"]) else { return };
+    let (mut settings, direct) = impatient(&servers, "postgres").await;
+    let key = saved(&direct).await;
+    settings.max_connections = 1;
+    run(direct.pool(), "ALTER ROLE CURRENT_USER SET default_transaction_read_only = on").await;
+    let store = DbStore::new(Pool::open(&settings).await.unwrap(), crate::settings());
+    let mut session = store.load(&key).await.unwrap();
+    session.insert("name", "new").unwrap();
+    assert!(matches!(store.save(&mut session).await, Err(StoreError::Database(_))));
+    run(direct.pool(), "ALTER ROLE CURRENT_USER RESET default_transaction_read_only").await;
+    store.save(&mut session).await.unwrap();
+}

@@ -1,6 +1,7 @@
 //! What an SQLite file shows.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use django_sessions::backends::{SessionStore, StoreError};
 use django_sessions::session::{Session, SessionKey};
@@ -207,4 +208,41 @@ async fn dates_of_a_site_without_use_tz_are_local() {
         .await
         .unwrap();
     assert_eq!(date, "2026-12-07 13:00:00");
+}
+
+/// A process that holds the file, as a backup does, fails the saves of now; those after them do not queue behind these.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_a_writer_of_another_process_longer_than_the_busy_timeout() {
+    for mode in ["WAL", "DELETE"] {
+        let (pool, folder) = file().await;
+        run(&pool, format!("PRAGMA journal_mode = {mode}")).await;
+        let mut settings = DatabaseSettings::new(
+            DatabaseEngine::Sqlite3,
+            folder.path().join("db.sqlite3").to_str().unwrap(),
+        );
+        settings.options.timeout = Some(1.0);
+        let store = Arc::new(DbStore::new(Pool::open(&settings).await.unwrap(), crate::settings()));
+        let mut session = Session::new();
+        store.save(&mut session).await.unwrap();
+        let key = session.key().unwrap().clone();
+        store.load(&key).await.unwrap();
+        let mut other = pool.sqlite().unwrap().acquire().await.unwrap();
+        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *other).await.unwrap();
+        let start = Instant::now();
+        let saves: Vec<_> = (0..6)
+            .map(|_| {
+                let store = store.clone();
+                tokio::spawn(async move { store.save(&mut Session::new()).await })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        store.load(&key).await.unwrap();
+        assert!(start.elapsed() < Duration::from_secs(1), "{mode}: {:?}", start.elapsed());
+        for save in saves {
+            assert!(matches!(save.await.unwrap(), Err(StoreError::Database(_))));
+        }
+        assert!(start.elapsed() < Duration::from_secs(4), "{mode}: {:?}", start.elapsed());
+        sqlx::raw_sql("ROLLBACK").execute(&mut *other).await.unwrap();
+        store.save(&mut Session::new()).await.unwrap();
+    }
 }
