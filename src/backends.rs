@@ -303,6 +303,12 @@ pub trait SessionStore: Send + Sync {
         vec![key.clone()]
     }
 
+    /// What stands before the hash in the name of a session whose key is [hashed](hashed_keys), as in Python: `sha256$`, and
+    /// where names may have no `$`, as those of files, `sha256`.
+    fn stored_name_prefix(&self) -> &'static str {
+        "sha256$"
+    }
+
     /// Stores the session under a new key, which it has from then on.
     ///
     /// # Errors

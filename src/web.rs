@@ -47,6 +47,8 @@ fn failure(error: &StoreError) -> (u16, &'static str) {
             "The request's session was deleted before the request completed. The user may have logged out in a \
              concurrent request, for example.",
         ),
+        // Django's InvalidSessionKey: the cookie was made up.
+        StoreError::InvalidKey => (400, "The session's key is not valid."),
         error => {
             tracing::error!(
                 error = error as &dyn std::error::Error,

@@ -69,6 +69,7 @@ impl HashedKeys {
 
     /// What the store may know a session by, the name of today first.
     fn names(&self, key: &SessionKey) -> Vec<SessionKey> {
+        let hashed_name = |key| hashed_name_after(self.store.stored_name_prefix(), key);
         match self.mode {
             HashKeys::Off => vec![key.clone()],
             _ if key.is_stored_name() => vec![key.clone()],
@@ -91,7 +92,11 @@ impl HashedKeys {
 /// assert_eq!(hashed_name(&key).as_str(), "sha256$qsdxewnmwem4j67hhaithn6dii4xfd6p");
 /// ```
 pub fn hashed_name(key: &SessionKey) -> SessionKey {
-    SessionKey::from_stored_name(format!("sha256${}", hash(key)))
+    hashed_name_after("sha256$", key)
+}
+
+fn hashed_name_after(prefix: &str, key: &SessionKey) -> SessionKey {
+    SessionKey::from_stored_name(format!("{prefix}{}", hash(key)))
 }
 
 fn hash(key: &SessionKey) -> String {

@@ -219,7 +219,10 @@ impl Devices {
     where
         S: SessionStore + ?Sized,
     {
-        self.delete(&visit::names(store, key)).await
+        match visit::is_told_apart(key) {
+            true => self.delete(&visit::names(store, key)).await,
+            false => Ok(()),
+        }
     }
 
     /// The user's live sessions, the last seen first. Each is looked up in the store: one that has expired or was ended does

@@ -306,7 +306,7 @@ impl ResponseError for MissingMiddleware {
 impl ResponseError for StoreError {
     fn status_code(&self) -> StatusCode {
         match self {
-            Self::Deleted => StatusCode::BAD_REQUEST,
+            Self::Deleted | Self::InvalidKey => StatusCode::BAD_REQUEST,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -35,7 +35,10 @@ impl FormReader {
         let (kind, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
         let kind = match kind.trim().to_ascii_lowercase().as_str() {
             "application/x-www-form-urlencoded" => Kind::UrlEncoded,
-            "multipart/form-data" => Kind::Multipart(Parts::new(&parameter(parameters, "boundary")?)),
+            "multipart/form-data" => {
+                let boundary = parameter(parameters, "boundary").filter(|boundary| is_boundary(boundary))?;
+                Kind::Multipart(Parts::new(&boundary))
+            }
             _ => return None,
         };
         Some(Self { kind, limits, body: Vec::new() })
@@ -73,6 +76,13 @@ impl FormReader {
         };
         Ok((token, self.body))
     }
+}
+
+/// As Django has it. To look for a long one in a long body would take long.
+fn is_boundary(boundary: &str) -> bool {
+    matches!(boundary.len(), 1..=201)
+        && boundary.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+        && !boundary.ends_with(' ')
 }
 
 /// The last field of that name, as `QueryDict.get` finds it.
@@ -194,6 +204,18 @@ mod tests {
         assert_eq!(token("application/json", b"csrfmiddlewaretoken=a", 9), Ok(None));
         assert_eq!(token("application/x-www-form-urlencoded", b"a&b&c&d&e&f", 9), Err(TooLarge));
         assert_eq!(token("application/x-www-form-urlencoded", &[b'a'; 401], 9), Err(TooLarge));
+    }
+
+    /// As Django's `MultiPartParser` has it.
+    #[test]
+    fn what_is_no_boundary() {
+        let is_read = |boundary: &str| {
+            FormReader::new(&format!("multipart/form-data; boundary={boundary}"), LIMITS).is_some()
+        };
+        assert!(is_read("x") && is_read("\"a b\"") && is_read(&"x".repeat(201)));
+        for other in ["", "\"x \"", "\u{e9}", "\"a\tb\"", &"x".repeat(202), &"-".repeat(60_000)] {
+            assert!(!is_read(other), "{other:.20}");
+        }
     }
 
     #[test]

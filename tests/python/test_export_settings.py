@@ -925,6 +925,7 @@ def test_what_a_user_model_decides_in_python_is_told():
         "is_active is no column",
         "get_session_auth_hash of its own",
         "get_queryset of its own",
+        "get_by_natural_key of its own",
     ):
         assert what in notes
 

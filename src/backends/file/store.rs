@@ -318,6 +318,10 @@ fn delete_unchanged(path: &Path, stored: &Stored) -> io::Result<()> {
 
 #[async_trait]
 impl SessionStore for FileStore {
+    fn stored_name_prefix(&self) -> &'static str {
+        "sha256"
+    }
+
     #[tracing::instrument(level = "debug", skip_all, fields(?key))]
     async fn exists(&self, key: &SessionKey) -> Result<bool, StoreError> {
         let Some(path) = self.inner.path(key) else { return Ok(false) };

@@ -134,7 +134,7 @@ where
 
 /// Whether no database takes this for another key. A cookie is what a visitor wants it to be: with his own key in capitals,
 /// a thief would take his row out of the list that MySQL keeps, and not be signed out with the others.
-fn is_told_apart(key: &SessionKey) -> bool {
+pub(super) fn is_told_apart(key: &SessionKey) -> bool {
     key.as_str().bytes().all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase())
 }
 

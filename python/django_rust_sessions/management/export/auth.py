@@ -4,7 +4,7 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings
-from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.hashers import get_hashers
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import connections, models, router
@@ -156,6 +156,12 @@ def _note_own_code(model: Any, report: Report) -> None:
     if type(model._default_manager).get_queryset is not BaseManager.get_queryset:
         report.note(
             f"The manager of {label} has a get_queryset of its own: whom it leaves out, Rust finds."
+        )
+    natural = getattr(type(model._default_manager), "get_by_natural_key", None)
+    if natural not in (None, BaseUserManager.get_by_natural_key):
+        report.note(
+            f"The manager of {label} has a get_by_natural_key of its own: to Rust, a user has the "
+            "name that is stored, letter for letter."
         )
 
 
