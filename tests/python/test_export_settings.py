@@ -855,6 +855,9 @@ class Hidden(UserManager):
     def get_queryset(self):
         return super().get_queryset().filter(is_active=True)
 
+    def get_by_natural_key(self, username):
+        return self.get(**{f"{self.model.USERNAME_FIELD}__iexact": username})
+
 
 def exported_users(model):
     """What is exported of a user model, and what the user is told."""
