@@ -15,7 +15,6 @@ from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.contrib.sessions.backends.file import SessionStore as DjangoSessionStore
 from django.core.exceptions import SuspiciousOperation
-from django.core.signing import JSONSerializer
 from django.utils import timezone
 
 from .. import codec
@@ -155,7 +154,7 @@ class FileSessionStore(merge.MergeMixin, codec.CodecMixin, DjangoSessionStore):
             return super().clear_expired()
         store = cls()
         cookie_age = store.get_session_cookie_age()
-        if store.serializer is not JSONSerializer or type(cookie_age) is not int:
+        if not codec.is_djangos(store.serializer) or type(cookie_age) is not int:
             return super().clear_expired()
         now = timezone.now()
         is_aware = timezone.is_aware(now)
