@@ -18,8 +18,9 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::Semaphore;
 
 use super::{Bare, Database, Files};
+use crate::floor::{self, Floor};
 use crate::servers::Servers;
-use crate::{Measured, Plan, Row, floor, key, measure, settings};
+use crate::{Measured, Plan, Row, key, measure, settings};
 
 const PREFIX: &str = ":1:django.contrib.sessions.cache";
 const CACHED_DB_PREFIX: &str = ":1:django.contrib.sessions.cached_db";
@@ -31,6 +32,16 @@ fn store(cache: impl Cache + 'static) -> CacheStore {
     CacheStore::new(Arc::new(cache), KeyLayout::default(), Format::django(), settings())
 }
 
+/// The cache engine over that cache.
+fn measured(
+    name: &'static str,
+    cache: impl Cache + 'static,
+    bare: impl Bare + 'static,
+    floors: (Floor, &'static [Floor]),
+) -> Measured {
+    Measured { name, store: Arc::new(store(cache)), bare: Arc::new(bare), floors }
+}
+
 pub(crate) async fn each_cache(plan: &Plan, rows: &mut Vec<Row>) {
     if plan.wants("redis")
         && let Some(server) = Servers::start(&["redis"])
@@ -38,13 +49,7 @@ pub(crate) async fn each_cache(plan: &Plan, rows: &mut Vec<Row>) {
         let url = server.text("redis", "url");
         let cache = RedisCache::open(&RedisSettings::new(url)).await.expect("the server is there");
         let bare = Redis::connect(url, PREFIX).await;
-        let measured = Measured {
-            name: "redis",
-            store: Arc::new(store(cache)),
-            bare: Arc::new(bare),
-            floors: (floor::PICKLE, &[floor::PICKLE]),
-        };
-        measure(&measured, plan, rows).await;
+        measure(&measured("redis", cache, bare, (floor::PICKLE, &[floor::PICKLE])), plan, rows).await;
     }
     if plan.wants("memcached")
         && let Some(server) = Servers::start(&["memcached"])
@@ -53,13 +58,7 @@ pub(crate) async fn each_cache(plan: &Plan, rows: &mut Vec<Row>) {
         let cache =
             MemcachedCache::open(&MemcachedSettings::new([&*address])).expect("the settings are good");
         let bare = Memcached::connect(&address).await;
-        let measured = Measured {
-            name: "memcached",
-            store: Arc::new(store(cache)),
-            bare: Arc::new(bare),
-            floors: (floor::PICKLE, &[floor::PICKLE]),
-        };
-        measure(&measured, plan, rows).await;
+        measure(&measured("memcached", cache, bare, (floor::PICKLE, &[floor::PICKLE])), plan, rows).await;
     }
     if plan.wants("filebased") {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -68,13 +67,7 @@ pub(crate) async fn each_cache(plan: &Plan, rows: &mut Vec<Row>) {
         let cache = FileBasedCache::open(&settings).expect("the settings are good");
         let name = |key: &str| format!("{}.djcache", md5(&format!("{PREFIX}{key}")));
         let bare = Files { directory: PathBuf::from(folder.path()), name };
-        let measured = Measured {
-            name: "filebased",
-            store: Arc::new(store(cache)),
-            bare: Arc::new(bare),
-            floors: (floor::ZLIB, &[floor::ZLIB]),
-        };
-        measure(&measured, plan, rows).await;
+        measure(&measured("filebased", cache, bare, (floor::ZLIB, &[floor::ZLIB])), plan, rows).await;
     }
     if plan.wants("dbcache")
         && let Some(database) = Database::start("postgres").await
@@ -87,13 +80,7 @@ pub(crate) async fn each_cache(plan: &Plan, rows: &mut Vec<Row>) {
         settings.max_entries = 1_000_000;
         let cache = DbCache::new(database.pool.clone(), &settings);
         let bare = database.bare(["cache", "cache_key", "value", "expires"], PREFIX);
-        let measured = Measured {
-            name: "dbcache",
-            store: Arc::new(store(cache)),
-            bare: Arc::new(bare),
-            floors: (floor::BASE64, &[floor::BASE64]),
-        };
-        measure(&measured, plan, rows).await;
+        measure(&measured("dbcache", cache, bare, (floor::BASE64, &[floor::BASE64])), plan, rows).await;
     }
     if plan.wants("cached_db")
         && let Some(database) = Database::start("postgres").await

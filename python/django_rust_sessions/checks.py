@@ -104,11 +104,6 @@ def check_options_of_ours(**kwargs: Any) -> list[CheckMessage]:
     engine = _import(f"{settings.SESSION_ENGINE}.SessionStore")
     if engine is None or _is_subclass(engine, CodecMixin):
         return []
-    found = {
-        "HASH_KEYS": "sessions are in the store under hashes of their keys, which nobody has, and "
-        "whoever reads the store can log in with them",
-        "FALLBACK_ENGINE": "sessions that are still in the other store are not found",
-    }
     return [
         Error(
             f"RUST_SESSIONS[{name!r}] is {option(name)!r}, and SESSION_ENGINE "
@@ -117,8 +112,18 @@ def check_options_of_ours(**kwargs: Any) -> list[CheckMessage]:
             f"{page}. Then take the option out.",
             id=f"{NAME}.E006",
         )
-        for (name, what), page in zip(
-            found.items(), ("docs/hash-keys.md", "docs/migrate.md"), strict=True
+        for name, page, what in (
+            (
+                "HASH_KEYS",
+                "docs/hash-keys.md",
+                "sessions are in the store under hashes of their keys, which nobody has, and "
+                "whoever reads the store can log in with them",
+            ),
+            (
+                "FALLBACK_ENGINE",
+                "docs/migrate.md",
+                "sessions that are still in the other store are not found",
+            ),
         )
         if not _wrong_option(name) and option(name) not in (None, "", "plain")
     ]

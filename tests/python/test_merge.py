@@ -653,6 +653,23 @@ def test_no_increment_is_lost(case, request, tmp_path, django_db_blocker):
     assert of_django > 0
 
 
+def save_while_another_does(engine, key):
+    """Between this thread's load and its save another thread saves."""
+
+    def other():
+        session = engine(key)
+        session["theme"] = "dark"
+        session.save()
+        connection.close()
+
+    session = engine(key)
+    session["lang"] = "de"
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    session.save()
+
+
 @pytest.mark.parametrize("store", ["postgresql", "mariadb"])
 def test_in_transactions_too(store, request, tmp_path, django_db_blocker):
     """Where a plain SELECT shows what the transaction saw at first."""
@@ -663,20 +680,8 @@ def test_in_transactions_too(store, request, tmp_path, django_db_blocker):
         on("db", {"MERGE": True}, cache_on("locmem", request), tmp_path) as engine,
     ):
         key = make(engine, cart=["tea"])
-
-        def other():
-            session = engine(key)
-            session["theme"] = "dark"
-            session.save()
-            connection.close()
-
         with transaction.atomic():
-            session = engine(key)
-            session["lang"] = "de"
-            thread = threading.Thread(target=other)
-            thread.start()
-            thread.join()
-            session.save()
+            save_while_another_does(engine, key)
         assert stored(engine, key) == {"cart": ["tea"], "theme": "dark", "lang": "de"}
 
 
@@ -690,21 +695,9 @@ def test_without_autocommit_too(request, tmp_path, django_db_blocker):
         on("db", {"MERGE": True}, cache_on("locmem", request), tmp_path) as engine,
     ):
         key = make(engine, cart=["tea"])
-
-        def other():
-            session = engine(key)
-            session["theme"] = "dark"
-            session.save()
-            connection.close()
-
         transaction.set_autocommit(False)
         try:
-            session = engine(key)
-            session["lang"] = "de"
-            thread = threading.Thread(target=other)
-            thread.start()
-            thread.join()
-            session.save()
+            save_while_another_does(engine, key)
             transaction.commit()
         finally:
             transaction.rollback()

@@ -80,7 +80,7 @@ pub(crate) struct Turns {
 #[cfg(feature = "sqlite")]
 impl Default for Turns {
     fn default() -> Self {
-        Self { turn: Arc::default(), write_ahead: Arc::default(), limit: Duration::from_secs(5) }
+        Self { turn: Arc::default(), write_ahead: Arc::default(), limit: super::settings::BUSY_TIMEOUT }
     }
 }
 

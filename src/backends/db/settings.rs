@@ -369,7 +369,7 @@ pub(super) async fn open_sqlite(
 
 /// Python's, which is Django's, and sqlx's.
 #[cfg(feature = "sqlite")]
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(feature = "postgres")]
 fn postgres_options(settings: &DatabaseSettings) -> Result<sqlx::postgres::PgConnectOptions, sqlx::Error> {

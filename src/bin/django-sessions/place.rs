@@ -127,15 +127,12 @@ pub(crate) async fn open(settings: &Settings) -> Result<Arc<dyn ManagedStore>, F
 
 /// Why the store does not open, and what to do.
 pub(crate) fn advice(settings: &Settings, error: &SettingsError) -> String {
-    match (error, settings.session_engine) {
-        (SettingsError::Open { .. }, Engine::File) => {
-            format!("{}. Make it, or name another: --path", sentence(error))
-        }
-        (SettingsError::Open { .. }, _) => {
-            format!("{}. Does it run, and is this the address? The settings name it", sentence(error))
-        }
-        _ => sentence(error),
-    }
+    let advice = match (error, settings.session_engine) {
+        (SettingsError::Open { .. }, Engine::File) => ". Make it, or name another: --path",
+        (SettingsError::Open { .. }, _) => ". Does it run, and is this the address? The settings name it",
+        _ => "",
+    };
+    sentence(error) + advice
 }
 
 /// Says that sessions of the site are elsewhere too.

@@ -247,28 +247,18 @@ async fn locked_by_another(
     key: &SessionKey,
     time: Duration,
 ) -> tokio::task::JoinHandle<()> {
-    let pool = Pool::open(settings).await.unwrap();
-    let statement =
-        format!("SELECT session_key FROM django_session WHERE session_key = '{}' FOR UPDATE", key.as_str());
-    let (sender, locked) = tokio::sync::oneshot::channel();
-    let holder = tokio::spawn(async move {
-        let statement = sqlx::raw_sql(sqlx::AssertSqlSafe(statement));
-        if let Some(pool) = pool.postgres() {
-            let mut transaction = pool.begin().await.unwrap();
-            statement.execute(&mut *transaction).await.unwrap();
-            sender.send(()).unwrap();
-            sleep(time).await;
-            transaction.commit().await.unwrap();
-        } else if let Some(pool) = pool.mysql() {
-            let mut transaction = pool.begin().await.unwrap();
-            statement.execute(&mut *transaction).await.unwrap();
-            sender.send(()).unwrap();
-            sleep(time).await;
-            transaction.commit().await.unwrap();
-        }
-    });
-    locked.await.unwrap();
-    holder
+    // All on one connection, which is in the transaction between the statements, too.
+    let mut alone = settings.clone();
+    alone.max_connections = 1;
+    let pool = Pool::open(&alone).await.unwrap();
+    run(&pool, "BEGIN").await;
+    let key = key.as_str();
+    run(&pool, format!("SELECT session_key FROM django_session WHERE session_key = '{key}' FOR UPDATE"))
+        .await;
+    tokio::spawn(async move {
+        sleep(time).await;
+        run(&pool, "COMMIT").await;
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
