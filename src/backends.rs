@@ -103,7 +103,6 @@ pub enum StoreError {
     KeyNotChosen,
     /// The file engine takes no key with other characters than Django's own, which could leave the directory. Django:
     /// `InvalidSessionKey`, a response with status 400.
-    #[cfg(feature = "file")]
     #[error("a session file's key has only the characters a to z and 0 to 9")]
     InvalidKey,
     /// A session's file holds more than any session may. Django has no such limit.
