@@ -1,5 +1,5 @@
-//! zlib streams, by libdeflate: half the time of zlib and zlib-rs for what a session measures. Compressors and
-//! buffers are kept, one set a thread, since making them costs more than a small session does.
+//! zlib streams, by libdeflate: half the time of zlib and zlib-rs for what a session measures, and [`small`] ones.
+//! Compressors and buffers are kept, one set a thread, since making them costs more than a small session does.
 
 use std::cell::RefCell;
 
@@ -8,24 +8,21 @@ use zlib_rs::{Inflate, InflateFlush, Status};
 
 use super::SigningError;
 
+mod small;
+
 const WINDOW_BITS: u8 = 15;
 
 /// Up to so many bytes libdeflate's first level comes within a tenth of the length that zlib's default level reaches,
 /// which Django uses, in two thirds of the time of the next ones. Above, [`LEVEL_OF_LARGE`] comes within a twentieth.
-const SMALL: usize = 2048;
-const LEVEL_OF_SMALL: i32 = 1;
+const MEDIUM: usize = 2048;
+const LEVEL_OF_MEDIUM: i32 = 1;
 const LEVEL_OF_LARGE: i32 = 5;
-
-/// So few bytes the lower levels take as they are, without a try.
-const TINY: usize = 51;
-const LEVEL_OF_TINY: i32 = 9;
 
 /// What inflates to this or less takes one step and no buffer of unknown size.
 const KEPT: usize = 64 << 10;
 
 thread_local! {
-    static TINY_COMPRESSOR: RefCell<Compressor> = RefCell::new(compressor(LEVEL_OF_TINY));
-    static SMALL_COMPRESSOR: RefCell<Compressor> = RefCell::new(compressor(LEVEL_OF_SMALL));
+    static MEDIUM_COMPRESSOR: RefCell<Compressor> = RefCell::new(compressor(LEVEL_OF_MEDIUM));
     static LARGE_COMPRESSOR: RefCell<Compressor> = RefCell::new(compressor(LEVEL_OF_LARGE));
     static DECOMPRESSOR: RefCell<(Decompressor, Box<[u8]>)> =
         RefCell::new((Decompressor::new(), vec![0; KEPT].into()));
@@ -36,15 +33,15 @@ fn compressor(level: i32) -> Compressor {
     Compressor::new(CompressionLvl::new(level).expect("libdeflate has levels 0 to 12"))
 }
 
-/// `data` compressed, if that takes as many bytes as `room` tells, or fewer.
-fn compress_within(data: &[u8], room: impl Fn(&mut Compressor) -> Option<usize>) -> Option<Vec<u8>> {
+/// `data` compressed, if that takes `room` bytes or fewer.
+fn compress_within(data: &[u8], room: usize) -> Option<Vec<u8>> {
     let kept = match data.len() {
-        0..=TINY => &TINY_COMPRESSOR,
-        len if len <= SMALL => &SMALL_COMPRESSOR,
+        0..=small::MOST => return Some(small::compress(data)).filter(|stream| stream.len() <= room),
+        len if len <= MEDIUM => &MEDIUM_COMPRESSOR,
         _ => &LARGE_COMPRESSOR,
     };
     kept.with_borrow_mut(|compressor| {
-        let mut output = vec![0; room(compressor)?];
+        let mut output = vec![0; room.min(compressor.zlib_compress_bound(data.len()))];
         let len = compressor.zlib_compress(data, &mut output).ok()?;
         output.truncate(len);
         Some(output)
@@ -53,14 +50,13 @@ fn compress_within(data: &[u8], room: impl Fn(&mut Compressor) -> Option<usize>)
 
 /// `data` compressed, or `None` unless that is shorter by two bytes or more, as Django asks of it.
 pub(crate) fn compress_if_shorter(data: &[u8]) -> Option<Vec<u8>> {
-    compress_within(data, |_| data.len().checked_sub(2))
+    compress_within(data, data.len().checked_sub(2)?)
 }
 
 /// `data` compressed as `zlib.compress` does.
 #[cfg(any(feature = "filebased", feature = "memcached"))]
 pub(crate) fn compress(data: &[u8]) -> Vec<u8> {
-    let room = |compressor: &mut Compressor| Some(compressor.zlib_compress_bound(data.len()));
-    compress_within(data, room).expect("the bound is one")
+    compress_within(data, usize::MAX).expect("there is room")
 }
 
 /// The content of the zlib stream at the start of `data`; what follows the stream is ignored, as CPython does.
@@ -110,7 +106,7 @@ mod tests {
 
     #[test]
     fn round_trip_of_every_size() {
-        for size in [0, 1, 2, 3, 30, TINY, TINY + 1, SMALL, SMALL + 1, 50_000, 1_000_000] {
+        for size in [0, 1, 2, 3, 30, small::MOST, small::MOST + 1, MEDIUM, MEDIUM + 1, 50_000, 1_000_000] {
             let data: Vec<u8> = (0..size).map(|i| b"abcabcd"[i % 7]).collect();
             match compress_if_shorter(&data) {
                 Some(stream) => assert_eq!(decompress(&stream, size).unwrap(), data),
@@ -131,13 +127,18 @@ mod tests {
         format!(r#"{{"_auth_user_id":"1","cart":[{}]}}"#, items.join(",")).into_bytes()
     }
 
+    /// What zlib takes at the level that Django uses.
+    pub(super) fn zlib_length(data: &[u8]) -> usize {
+        let mut zlib = vec![0; data.len()];
+        let mut deflate = zlib_rs::Deflate::new(6, true, WINDOW_BITS);
+        deflate.compress(data, &mut zlib, zlib_rs::DeflateFlush::Finish).unwrap();
+        deflate.total_out() as usize
+    }
+
     #[test]
     fn about_as_short_as_zlib_of_the_default_level() {
         for data in [3, 5, 10, 20, 26, 27, 28, 40, 60, 100, 300, 1000].map(cart) {
-            let mut zlib = vec![0; data.len()];
-            let mut deflate = zlib_rs::Deflate::new(6, true, WINDOW_BITS);
-            deflate.compress(&data, &mut zlib, zlib_rs::DeflateFlush::Finish).unwrap();
-            let (ours, zlib) = (compress_if_shorter(&data).unwrap().len(), deflate.total_out() as usize);
+            let (ours, zlib) = (compress_if_shorter(&data).unwrap().len(), zlib_length(&data));
             assert!(ours * 10 <= zlib * 11, "{} bytes: {ours}, zlib {zlib}", data.len());
         }
     }
