@@ -90,12 +90,11 @@ def rows(rounds: int):
         longer = len(mine) / len(signed)
         assert longer <= MOST_TEXT, f"{name}: the text is {longer:.2f} times as long as Django's"
         encode, decode = TARGETS[name]
-        for title, argument, targets in (
-            ("encode {}", payload, encode),
-            ("decode {}", signed, decode),
-            ("decode ours of {}", mine, (None, None)),
+        for operation, what, argument, targets in (
+            ("encode", name, payload, encode),
+            ("decode", name, signed, decode),
+            ("decode", f"ours of {name}", mine, (None, None)),
         ):
-            operation = title.split()[0]
             again = partial(repeated, argument)
             contenders = [
                 Contender("ours", getattr(ours, operation), again),
@@ -104,5 +103,5 @@ def rows(rounds: int):
             ]
             if operation == "decode":
                 contenders.append(floor("floor: HMAC and inflate", argument))
-            title = f"{title.format(name)}, {size(payload)} bytes"
+            title = f"{operation} {what}, {size(payload)} bytes"
             yield compare(title, *contenders, rounds=rounds)

@@ -165,12 +165,23 @@ async fn until_it_works(cache: &RedisCache) -> Duration {
 
 pub(crate) async fn until_written(cache: &RedisCache, key: &str) -> Duration {
     let start = Instant::now();
-    loop {
+    until_answered(async || {
         let attempt = Instant::now();
         let written = cache.set(key, b"failover", MINUTE).await;
         assert!(attempt.elapsed() < LONGEST, "{:?}", attempt.elapsed());
-        match written {
-            Ok(()) => return start.elapsed(),
+        written
+    })
+    .await;
+    start.elapsed()
+}
+
+/// Tries over a failover until there is an answer. Until all nodes have heard of it, one may send a client to the dead
+/// primary.
+pub(crate) async fn until_answered<T>(mut attempt: impl AsyncFnMut() -> Result<T, CacheError>) -> T {
+    let start = Instant::now();
+    loop {
+        match attempt().await {
+            Ok(answer) => return answer,
             Err(CacheError::TimedOut { .. } | CacheError::Redis(_)) => {}
             Err(error) => panic!("{error:?}"),
         }

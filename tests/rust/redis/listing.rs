@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::faults::{CLUSTER, by_shard, impatient, until_replicated, until_written};
+use super::faults::{CLUSTER, by_shard, impatient, until_answered, until_replicated, until_written};
 use super::*;
 
 const HEAD: &str = "sh[op]:1:";
@@ -38,20 +38,6 @@ async fn try_listed(cache: &RedisCache, from: &str) -> Result<Listed, CacheError
 
 async fn listed(cache: &RedisCache, from: &str) -> Listed {
     try_listed(cache, from).await.unwrap()
-}
-
-/// The same soon after a failover: until all nodes have heard of it, one may send a client to the dead primary.
-async fn listed_at_last(cache: &RedisCache, from: &str) -> Listed {
-    let start = Instant::now();
-    loop {
-        match try_listed(cache, from).await {
-            Ok(listed) => return listed,
-            Err(CacheError::TimedOut { .. } | CacheError::Redis(_)) => {}
-            Err(error) => panic!("{error:?}"),
-        }
-        assert!(start.elapsed() < Duration::from_secs(20), "not all nodes have heard of the failover");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 fn set(keys: &[String]) -> BTreeSet<String> {
@@ -156,25 +142,18 @@ async fn lists_over_a_failover(how: &str) {
     let place = midst_of_second_shard(&cache, "").await;
     until_replicated(&ports).await;
     signal(servers.numbers(CLUSTER, "pids")[1], how);
-    // Until then there are errors, which take no longer than any.
-    let (start, mut errors) = (Instant::now(), 0);
-    let page = loop {
-        match cache.scan(HEAD, &place, 50).await {
-            Ok(page) => break page,
-            Err(CacheError::TimedOut { .. } | CacheError::Redis(_)) => errors += 1,
-            Err(error) => panic!("{error:?}"),
-        }
-        assert!(start.elapsed() < Duration::from_secs(20), "no failover");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
-    println!("{how}: listed after {errors} errors and {:?}", start.elapsed());
+    let start = Instant::now();
+    let page = until_answered(async || cache.scan(HEAD, &place, 50).await).await;
+    println!("{how}: listed after {:?}", start.elapsed());
     until_written(&cache, &shards[1][0]).await;
     let process = |place: &str| place.split([';', ':']).nth(2).unwrap().to_owned();
     assert_ne!(process(&page.1.unwrap()), process(&place));
-    let (rest, _) = listed_at_last(&cache, &place).await;
+    let (rest, _) = until_answered(async || try_listed(&cache, &place).await).await;
     assert_all(&rest, &set(&shards[1]));
     assert_all(&rest, &set(&shards[2]));
-    assert_same(&listed_at_last(&open(&settings).await, "").await.0, &set(&keys));
+    let another = open(&settings).await;
+    let (all, _) = until_answered(async || try_listed(&another, "").await).await;
+    assert_same(&all, &set(&keys));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
