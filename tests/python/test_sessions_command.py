@@ -384,6 +384,30 @@ def test_ctrl_c_stops_after_the_batch(sqlite, site):
     assert 20 <= deleted == 302 - Session.objects.count() < 300
 
 
+PRESSED_AT_ANY_MOMENT = """
+import faulthandler, os, random, signal, threading, time
+from django_rust_sessions.management.sessions.common import Interrupt
+
+def press():
+    time.sleep(random.random() * 2e-4)
+    os.kill(os.getpid(), signal.SIGINT)
+
+for _ in range(300):
+    faulthandler.dump_traceback_later(20, exit=True)
+    with Interrupt().watch() as interrupt:
+        threading.Thread(target=press).start()
+        while not interrupt.wait(0):
+            pass
+"""
+
+
+def test_ctrl_c_is_heard_at_any_moment_of_a_wait():
+    # A threading.Event that is set by a handler within its own wait() hung here for ever.
+    words = [sys.executable, "-c", PRESSED_AT_ANY_MOMENT]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_bar_is_drawn_on_a_terminal_only(sqlite, site):
     rows(50, 0)
     ours, theirs = pty.openpty()

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import datetime
+import queue
 import re
 import signal
 import threading
@@ -20,14 +21,19 @@ class Interrupt:
     """Whether Ctrl-C was pressed: what is under way is finished first. Pressed twice, it is not."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._is_pressed = False
+        # Not an Event: a handler that runs within Event.wait() waits for ever in Event.set().
+        self._presses: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def __bool__(self) -> bool:
-        return self._event.is_set()
+        return self._is_pressed
 
     def wait(self, seconds: float) -> bool:
         """Waits, but not for longer than until Ctrl-C."""
-        return self._event.wait(seconds)
+        if not self._is_pressed:
+            with contextlib.suppress(queue.Empty):
+                self._presses.get(timeout=seconds)
+        return self._is_pressed
 
     @contextlib.contextmanager
     def watch(self) -> Iterator["Interrupt"]:
@@ -35,16 +41,17 @@ class Interrupt:
             yield self
             return
         before = signal.getsignal(signal.SIGINT)
-        signal.signal(signal.SIGINT, lambda *_: self._press(before))
+        signal.signal(signal.SIGINT, self._press)
         try:
             yield self
         finally:
             signal.signal(signal.SIGINT, before)
 
-    def _press(self, before: Any) -> None:
-        if self._event.is_set():
+    def _press(self, *_: object) -> None:
+        if self._is_pressed:
             raise KeyboardInterrupt
-        self._event.set()
+        self._is_pressed = True
+        self._presses.put(None)
 
 
 def store_errors() -> tuple[type[Exception], ...]:
