@@ -99,7 +99,7 @@ LABELS = [
     *("sessions_tests", "signed_cookies_tests", "test_client", "test_client_regress"),
     *("auth_tests", "csrf_tests", "messages_tests"),
 ]
-# In the sample, older Djangos and other caches run these alone.
+# In the sample, older Djangos, over the main engines, and other caches run these alone.
 FEW_LABELS = ["sessions_tests", "test_client"]
 MAIN_ENGINES = {"db", "cache, Redis", "cached_db, Redis", "file", "signed_cookies"}
 # The packages' sample.
@@ -298,6 +298,7 @@ def wanted(args: argparse.Namespace, djangos: list[str], redis: bool) -> list[tu
         if suite is DJANGO or args.full or django == NEWEST
         for engine, (module, cache) in ENGINES.items()
         if suite is DJANGO or args.full or engine in PACKAGE_ENGINES
+        if django == NEWEST or args.full or engine in MAIN_ENGINES
         if not args.engine or module in args.engine or engine in args.engine
         if cache is LOCMEM or redis
     ]

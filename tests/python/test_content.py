@@ -29,8 +29,8 @@ from django_rust_sessions.caches.redis import AsyncConnection
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
 # Operations: over Redis for each alias, and with each database.
-ON_REDIS = {"quick": 5_000, "default": 100_000, "full": 300_000}[PROFILE]
-ON_DATABASE = {"quick": 1_000, "default": 3_000, "full": 100_000}[PROFILE]
+ON_REDIS = {"quick": 5_000, "default": 30_000, "full": 300_000}[PROFILE]
+ON_DATABASE = {"quick": 1_000, "default": 1_500, "full": 100_000}[PROFILE]
 TASKS, THREADS = 200, 64
 STAYING = 20
 ALIASES = {

@@ -187,17 +187,19 @@ fn an_account_that_is_not_there_costs_as_much() {
         ("an unknown hasher", &|| drop(hashers.verify_password("wrong", "md5$salt$hash"))),
         ("a weaker hash", &|| drop(hashers.verify_password("wrong", &weak))),
     ];
-    // The best of many, by turns: what else runs on this machine slows all of them.
+    // The best of many, by turns: what else runs on this machine slows all of them, some more often.
     let mut best = [f64::MAX; 5];
-    for _ in 0..15 {
+    let alike = |best: &[f64; 5]| best.iter().all(|time| (0.7..1.4).contains(&(time / best[0])));
+    for round in 0..100 {
+        if round >= 15 && alike(&best) {
+            return;
+        }
         for (best, (_, act)) in best.iter_mut().zip(acts) {
             let start = std::time::Instant::now();
             act();
             *best = best.min(start.elapsed().as_secs_f64());
         }
     }
-    for ((name, _), time) in acts.iter().zip(best) {
-        let ratio = time / best[0];
-        assert!((0.7..1.4).contains(&ratio), "{name}: {ratio:.2} times a wrong password");
-    }
+    let names = acts.map(|(name, _)| name);
+    panic!("{names:?} take {:?} times a wrong password", best.map(|time| time / best[0]));
 }
