@@ -177,7 +177,8 @@ def migrate(where: dict, old: str, new: str, clients: list[dict]) -> dict:
 
 def compare(where: dict, number: int, clients: list[dict], now: float) -> list[str]:
     configure(where, "db", "")
-    from django_rust_sessions.management.sessions.stores import Place, open_place
+    from django_rust_sessions.management.sessions.stores import open_place
+    from django_rust_sessions.management.sessions.stores.base import Place
 
     counts = {key_of(int(n)): count for own in clients for n, count in own.items()}
     expected = {key_of(n): n for n in range(number) if counts.get(key_of(n), 0) is not None}

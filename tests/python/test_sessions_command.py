@@ -38,8 +38,11 @@ from django.utils import timezone
 from django_rust_sessions.backends.fallback import open_store
 from django_rust_sessions.backends.file import SessionStore as RustFileStore
 from django_rust_sessions.management.commands.sessions import Command
-from django_rust_sessions.management.sessions import common, migrate, stores
+from django_rust_sessions.management.sessions import common, migrate
 from django_rust_sessions.management.sessions.progress import Progress
+from django_rust_sessions.management.sessions.stores import memcached, open_place
+from django_rust_sessions.management.sessions.stores.base import Place, Record
+from django_rust_sessions.management.sessions.stores.redis import RedisStore
 from project.models import CustomRustStore, CustomSession
 
 OURS = "django_rust_sessions.backends."
@@ -145,7 +148,7 @@ def cache(settings, redis_server, tmp_path):
 
 
 def store_of(engine, **place):
-    return stores.open_place(stores.Place(engine, **place))
+    return open_place(Place(engine, **place))
 
 
 def fill(store, number, **more):
@@ -155,7 +158,7 @@ def fill(store, number, **more):
     for n in range(number):
         expires = now + HOUR * (1 + n) + datetime.timedelta(milliseconds=137 * n)
         made[f"{random.getrandbits(60):015x}".ljust(32, "k")] = ({"n": n, **more}, expires)
-    records = [stores.Record(name, *value) for name, value in made.items()]
+    records = [Record(name, *value) for name, value in made.items()]
     assert all(store.add(records))
     return made
 
@@ -214,7 +217,7 @@ def test_prune_of_files(folder):
     store = store_of("file")
     fill(store, 5)
     now = timezone.now()
-    over = [stores.Record(f"over{n:028d}", {"n": n}, now - DAY * (n + 1)) for n in range(20)]
+    over = [Record(f"over{n:028d}", {"n": n}, now - DAY * (n + 1)) for n in range(20)]
     assert all(store.add(over))
     (folder / f"sessionid{'p' * 32}").touch()  # the placeholder of a save under way
     (folder / f"sessionid{'q' * 32}_out_x").write_text("x")
@@ -229,7 +232,7 @@ def test_prune_of_files(folder):
 
 def test_prune_of_a_file_that_is_saved_meanwhile(folder, monkeypatch):
     store = store_of("file")
-    over = stores.Record("o" * 32, {"n": 1}, timezone.now() - DAY)
+    over = Record("o" * 32, {"n": 1}, timezone.now() - DAY)
     assert store.add([over]) == [True]
     record = store.read(over.name)
     os.utime(folder / f"sessionid{over.name}")  # prolonged
@@ -462,14 +465,14 @@ def test_each_database_to_redis_and_back(table, cache, alias):
 
 def test_a_redis_that_knows_no_moments(sqlite, cache, monkeypatch):
     """Before Redis 7, and where nobody may ask for its version."""
-    monkeypatch.setattr(stores.RedisStore, "clock", None)
+    monkeypatch.setattr(RedisStore, "clock", None)
     made = fill(store_of("db"), 10)
     run("migrate", "--from", "db", "--to", "cache")
     assert_same(content(store_of("cache")), made, within=5)
 
 
 def test_a_redis_whose_clock_is_ahead(sqlite, cache, monkeypatch):
-    monkeypatch.setattr(stores.RedisStore, "clock", 60.0)
+    monkeypatch.setattr(RedisStore, "clock", 60.0)
     made = fill(store_of("cache"), 10)
     assert_same(content(store_of("cache")), made)
     with redis.Redis.from_url(store_of("cache").cache._cache._servers[0]) as client:
@@ -524,7 +527,7 @@ def test_memcached_takes_sessions_and_gives_them_back(sqlite, settings, memcache
     ours = {**other, "KEY_PREFIX": "s/%ö", "OPTIONS": {"key_prefix": b"all:"}}
     settings.CACHES = {"default": ours, "other": other}
     made = fill(store_of("db"), 50)
-    big = stores.Record("b" * 32, {"x": os.urandom(2**20).hex()}, timezone.now() + HOUR)
+    big = Record("b" * 32, {"x": os.urandom(2**20).hex()}, timezone.now() + HOUR)
     store_of("db").add([big])
     said = run("migrate", "--from", "db", "--to", "cache")
     assert "50 sessions copied" in said
@@ -589,7 +592,7 @@ def test_a_cache_that_cannot_list_its_sessions_says_what_to_do(sqlite, settings,
 
 def test_what_does_not_list_its_keys_is_not_taken_for_empty(redis_server):
     with pytest.raises(CommandError, match="does not list all of its keys"):
-        list(stores.list_keys(f"{redis_server['host']}:{redis_server['port']}"))
+        list(memcached.list_keys(f"{redis_server['host']}:{redis_server['port']}"))
 
 
 def test_a_memcached_that_is_silent_is_not_waited_for_longer_than_the_cache_would(
@@ -602,7 +605,7 @@ def test_a_memcached_that_is_silent_is_not_waited_for_longer_than_the_cache_woul
         settings.CACHES = {"default": cache}
         start = time.monotonic()
         assert "timed out" in refused("migrate", "--from", "cache", "--to", "db")
-        assert time.monotonic() - start < stores.SECONDS_TO_ANSWER
+        assert time.monotonic() - start < memcached.SECONDS_TO_ANSWER
 
 
 def test_what_is_over_or_cannot_be_read_is_left(sqlite, cache, settings):
@@ -622,7 +625,7 @@ def test_what_is_over_or_cannot_be_read_is_left(sqlite, cache, settings):
 def test_what_was_saved_in_the_new_store_is_not_overwritten(sqlite, cache):
     made = fill(store_of("db"), 3)
     name = next(iter(made))
-    newer = stores.Record(name, {"newer": True}, timezone.now() + HOUR)
+    newer = Record(name, {"newer": True}, timezone.now() + HOUR)
     assert store_of("cache").add([newer]) == [True]
     assert "1 session already there" in run("migrate", "--from", "db", "--to", "cache")
     assert content(store_of("cache"))[name][0] == {"newer": True}
@@ -675,7 +678,7 @@ def test_while_the_site_reads_both_sessions_are_moved(sqlite, cache, settings, m
     made = fill(store_of("db"), 20)
     # As a process that was killed between its two steps leaves it.
     name = next(iter(made))
-    store_of("cache").add([stores.Record(name, *made[name])])
+    store_of("cache").add([Record(name, *made[name])])
     said = run("migrate", "--from", "db", "--to", "cache")
     assert "19 sessions moved" in said
     assert_same(content(store_of("cache")), made)
@@ -750,7 +753,7 @@ def test_a_checkpoint_does_not_go_past_what_is_still_in_both(
     on_the_move(settings, target, source)
     made = fill(store_of(source), 5)
     for name, value in made.items():
-        store_of(target).add([stores.Record(name, *value)])
+        store_of(target).add([Record(name, *value)])
     fill(store_of(source), 20)
     words = ["migrate", "--from", source, "--to", target, "--batch", "2"]
     words += ["--checkpoint", str(tmp_path / "checkpoint")]
@@ -776,7 +779,7 @@ def test_a_checkpoint_goes_on_when_what_was_in_both_is_settled(
     on_the_move(settings, "cache", "db")
     made = fill(store_of("db"), 30)
     first = min(made)
-    store_of("cache").add([stores.Record(first, *made[first])])
+    store_of("cache").add([Record(first, *made[first])])
     written = []
     write = migrate.Checkpoint.write
 
@@ -832,7 +835,7 @@ def test_a_checkpoint_of_something_else_is_refused(sqlite, cache, folder, tmp_pa
 def test_a_store_that_is_down_for_a_moment_is_waited_for(sqlite, settings, own_redis, monkeypatch):
     settings.CACHES = {"default": redis_cache({"url": own_redis.url}, "")}
     made = fill(store_of("db"), 60)
-    kind, add, calls = stores.RedisStore, stores.RedisStore.add, []
+    kind, add, calls = RedisStore, RedisStore.add, []
 
     def break_once(self, records):
         if len(records) > 1:  # and not the probe
@@ -858,7 +861,7 @@ def test_a_store_that_stays_down_stops_it_and_nothing_is_lost(
     settings.CACHES = {"default": redis_cache({"url": own_redis.url}, "")}
     on_the_move(settings, "cache", "db")
     made = fill(store_of("db"), 60)
-    add, calls = stores.RedisStore.add, []
+    add, calls = RedisStore.add, []
 
     def pause_after(self, records):
         if len(records) > 1:  # and not the probe
@@ -867,7 +870,7 @@ def test_a_store_that_stays_down_stops_it_and_nothing_is_lost(
             own_redis.kill()
         return add(self, records)
 
-    monkeypatch.setattr(stores.RedisStore, "add", pause_after)
+    monkeypatch.setattr(RedisStore, "add", pause_after)
     monkeypatch.setattr("django_rust_sessions.management.sessions.common.TRIES", 2)
     said = refused("migrate", "--from", "db", "--to", "cache", "--batch", "20")
     assert "20 sessions moved" in said
@@ -896,9 +899,7 @@ def limit_files():
 
 def test_a_full_disk_stops_it_and_leaves_no_half_of_a_file(sqlite, folder, cache, site):
     made = fill(store_of("cache"), 3)
-    store_of("cache").add(
-        [stores.Record("z" * 32, {"x": os.urandom(4000).hex()}, timezone.now() + HOUR)]
-    )
+    store_of("cache").add([Record("z" * 32, {"x": os.urandom(4000).hex()}, timezone.now() + HOUR)])
     process = site("migrate", "--from", "cache", "--to", "file", preexec_fn=limit_files)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1

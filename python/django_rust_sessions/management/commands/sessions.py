@@ -20,7 +20,8 @@ from ..sessions.common import (
     store_errors,
 )
 from ..sessions.progress import Progress
-from ..sessions.stores import Place, open_place
+from ..sessions.stores import open_place
+from ..sessions.stores.base import Place
 
 
 class Command(BaseCommand):

@@ -22,7 +22,8 @@ from ...conf import option
 from ..files import replace_file
 from .common import Interrupt, many, persist, sentence, store_errors
 from .progress import Progress
-from .stores import BEGINNING, Place, Record, Store, open_place, read_batches
+from .stores import open_place, read_batches
+from .stores.base import BEGINNING, Place, Record, Store
 
 # Seconds that a request may take between its two steps, which are: add a session to the new store,
 # take it out of the old one.

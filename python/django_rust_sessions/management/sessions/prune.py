@@ -10,7 +10,9 @@ from django.utils import timezone
 from ...backends import clear
 from .common import Interrupt, many
 from .progress import Progress
-from .stores import DatabaseStore, FileStore, Store
+from .stores.base import Store
+from .stores.db import DatabaseStore
+from .stores.file import FileStore
 
 
 class Options(NamedTuple):

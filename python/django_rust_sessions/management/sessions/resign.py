@@ -15,7 +15,10 @@ from ... import codec
 from ...conf import option
 from .common import Interrupt, many, persist, sentence, store_errors
 from .progress import Progress
-from .stores import BEGINNING, DatabaseStore, FileStore, Record, Store, read_batches
+from .stores import read_batches
+from .stores.base import BEGINNING, Record, Store
+from .stores.db import DatabaseStore
+from .stores.file import FileStore
 
 USER, HASH = "_auth_user_id", "_auth_user_hash"  # of django.contrib.auth
 
