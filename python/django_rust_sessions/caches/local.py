@@ -9,6 +9,7 @@ seconds, whatever happens to the connection, the server or the thread.
 import contextlib
 import logging
 import os
+import queue
 import socket
 import threading
 import weakref
@@ -136,26 +137,30 @@ class Follower:
         self.address, self.prefix = address, prefix
         self.entries, self.max_stale = entries, max_stale
         self.socket: socket.socket | None = None
-        self.is_stopped = threading.Event()
+        # Not an Event: stop() may be called by the garbage collector, in the midst of its wait().
+        self.is_stopped = False
+        self.stops: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.last_complaint = ""
         self.retry = RETRY
         threading.Thread(target=self.run, name="django_rust_sessions", daemon=True).start()
 
     def run(self) -> None:
-        while not self.is_stopped.is_set():
+        while not self.is_stopped:
             try:
                 self._follow()
             except Exception as error:
-                if not self.is_stopped.is_set():
+                if not self.is_stopped:
                     self._complain(error)
             finally:
                 self.entries.clear()
                 self.close()
-            self.is_stopped.wait(self.retry)
+            with contextlib.suppress(queue.Empty):
+                self.stops.get(timeout=self.retry)
             self.retry = min(self.retry * 2, MAX_RETRY)
 
     def stop(self) -> None:
-        self.is_stopped.set()
+        self.is_stopped = True
+        self.stops.put(None)
         if (connection := self.socket) is not None:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)  # wakes the thread
@@ -179,7 +184,7 @@ class Follower:
         limit(connection, interval)
         unanswered, asked = len(commands), monotonic()
         connection.sendall(b"".join(commands))
-        while not self.is_stopped.is_set():
+        while not self.is_stopped:
             now = monotonic()
             if unanswered and now >= asked + max(self.max_stale, 0.1):
                 raise RedisTimeoutError(f"Redis at {self.address} took too long to answer")
