@@ -302,7 +302,10 @@ def test_ctrl_c_finishes_what_is_under_way_and_says_what_was_done(two):
     old, new, tool, words = two("db, SQLite", "file, a folder")
     keys = old.ask("write_many", count=50)["keys"]
     process = tool.start(*words, "--batch", 10, "--sleep", "30s")
-    time.sleep(1)
+    deadline = time.monotonic() + 20
+    while not new.ask("dump", keys=keys)["sessions"] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=10)
     assert process.returncode == 130, err
