@@ -15,8 +15,8 @@ CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 FOLDER = Path(__file__).parents[1] / "devices"
 
 
-# What `make test` runs with the older and newer Django releases.
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE")
+# What `make test` runs with the older and newer Django releases.
 QUICK = PROFILE == "quick"
 # The app over Django's own engines does the same in each database: one of them shows it.
 WITHOUT_DJANGOS = ["-k", "not django.contrib.sessions"]

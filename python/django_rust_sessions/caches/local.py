@@ -9,7 +9,6 @@ seconds, whatever happens to the connection, the server or the thread.
 import contextlib
 import logging
 import os
-import queue
 import socket
 import threading
 import weakref
@@ -21,6 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from ..events import Event
 from .redis import READ_SIZE, Address, LostConnection, RedisCache, _check_value, limit, redis_errors
 from .resp import new_reader, pack
 
@@ -137,30 +137,26 @@ class Follower:
         self.address, self.prefix = address, prefix
         self.entries, self.max_stale = entries, max_stale
         self.socket: socket.socket | None = None
-        # Not an Event: stop() may be called by the garbage collector, in the midst of its wait().
-        self.is_stopped = False
-        self.stops: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.is_stopped = Event()  # which the garbage collector may set
         self.last_complaint = ""
         self.retry = RETRY
         threading.Thread(target=self.run, name="django_rust_sessions", daemon=True).start()
 
     def run(self) -> None:
-        while not self.is_stopped:
+        while not self.is_stopped.is_set():
             try:
                 self._follow()
             except Exception as error:
-                if not self.is_stopped:
+                if not self.is_stopped.is_set():
                     self._complain(error)
             finally:
                 self.entries.clear()
                 self.close()
-            with contextlib.suppress(queue.Empty):
-                self.stops.get(timeout=self.retry)
+            self.is_stopped.wait(self.retry)
             self.retry = min(self.retry * 2, MAX_RETRY)
 
     def stop(self) -> None:
-        self.is_stopped = True
-        self.stops.put(None)
+        self.is_stopped.set()
         if (connection := self.socket) is not None:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)  # wakes the thread
@@ -184,7 +180,7 @@ class Follower:
         limit(connection, interval)
         unanswered, asked = len(commands), monotonic()
         connection.sendall(b"".join(commands))
-        while not self.is_stopped:
+        while not self.is_stopped.is_set():
             now = monotonic()
             if unanswered and now >= asked + max(self.max_stale, 0.1):
                 raise RedisTimeoutError(f"Redis at {self.address} took too long to answer")

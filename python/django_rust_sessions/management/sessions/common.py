@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import datetime
-import queue
 import re
 import signal
 import threading
@@ -11,6 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError
+
+from ...events import Event
 
 INTERRUPTED = 130
 TRIES = 5
@@ -21,19 +22,14 @@ class Interrupt:
     """Whether Ctrl-C was pressed: what is under way is finished first. Pressed twice, it is not."""
 
     def __init__(self) -> None:
-        self._is_pressed = False
-        # Not an Event: a handler that runs within Event.wait() waits for ever in Event.set().
-        self._presses: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._event = Event()
 
     def __bool__(self) -> bool:
-        return self._is_pressed
+        return self._event.is_set()
 
     def wait(self, seconds: float) -> bool:
         """Waits, but not for longer than until Ctrl-C."""
-        if not self._is_pressed:
-            with contextlib.suppress(queue.Empty):
-                self._presses.get(timeout=seconds)
-        return self._is_pressed
+        return self._event.wait(seconds)
 
     @contextlib.contextmanager
     def watch(self) -> Iterator["Interrupt"]:
@@ -48,10 +44,9 @@ class Interrupt:
             signal.signal(signal.SIGINT, before)
 
     def _press(self, *_: object) -> None:
-        if self._is_pressed:
+        if self._event.is_set():
             raise KeyboardInterrupt
-        self._is_pressed = True
-        self._presses.put(None)
+        self._event.set()
 
 
 def store_errors() -> tuple[type[Exception], ...]:
